@@ -1,0 +1,1 @@
+"""A Bayeux 1.0 client for CometD servers."""

@@ -1,0 +1,191 @@
+"""Every error that calltrail raises, in one tree.
+
+    CalltrailError
+    ├── BadInput                     a field is wrong: names the field and the remedy
+    │   ├── BadConfig                a setting or an agents' file
+    │   ├── BadEvent                 an event that the log does not take
+    │   └── BadCommand               a transfer command that cannot be carried out as it stands
+    ├── NotAuthenticated             the caller is not one of the configured agents
+    ├── NotFound                     no such call, transfer or position
+    ├── Conflict                     right in itself, but not now
+    │   ├── AppendConflict           a condition on a stream does not hold
+    │   ├── EventIdReused            the id is in the log with other content
+    │   ├── KeyReused                the Idempotency-Key was used for another request
+    │   ├── KeyBusy                  the first request with this key is still running
+    │   └── CallBusy                 another transfer of the same call is live
+    ├── DatabaseError
+    │   ├── DatabaseUnavailable      certainly not done; may be tried again
+    │   ├── OutcomeUnknown           the answer was lost: may or may not be committed
+    │   └── SchemaMismatch           the schema is not at this program's revision
+    ├── CometdError                  see `service.cometd`
+    │   ├── TransportFailed          no usable answer (network, HTTP status, not JSON)
+    │   ├── SessionRefused           the server does not let us in (401, 403, handshake denied)
+    │   └── ProtocolViolation        an answer that Bayeux does not allow
+    └── GwsError
+        ├── NotSent                  certainly nothing reached GWS
+        ├── AnswerLost               something may have reached GWS; no answer is known
+        └── GwsRefused               GWS answered with an error
+
+The sentence a person reads is the exception's text. Faces translate classes, never texts: the mapping to
+HTTP stands in `service/api/problems.py`, the one to exit codes in `service/cli/`.
+"""
+
+from __future__ import annotations
+
+
+class CalltrailError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class BadInput(CalltrailError):
+    """A value from outside is not acceptable.
+
+    `field` is the path of the value as its author wrote it (``destination.phoneNumber``), `problem` says what
+    is wrong and `remedy` what to write instead.
+    """
+
+    def __init__(self, field: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{field}: {problem}. {remedy}")
+        self.field = field
+        self.problem = problem
+        self.remedy = remedy
+
+
+class BadConfig(BadInput):
+    """A setting or a line of the agents' file is wrong."""
+
+
+class BadEvent(BadInput):
+    """The log does not take this event. Nothing was written."""
+
+
+class BadCommand(BadInput):
+    """The transfer command cannot be carried out as it stands. Nothing was dispatched."""
+
+
+class NotAuthenticated(CalltrailError):
+    """The request's credentials are not those of a configured agent."""
+
+
+class NotFound(CalltrailError):
+    """There is no such call, transfer, projection or position."""
+
+
+class Conflict(CalltrailError):
+    """The request is right in itself but does not fit the present state."""
+
+
+class AppendConflict(Conflict):
+    """An event stands in the stream where the caller expected none. Nothing was written."""
+
+    def __init__(self, stream: str, expected_after: int, found: int) -> None:
+        super().__init__(
+            f"stream {stream} has an event at position {found}, after the expected {expected_after}. "
+            "Read the stream again, decide again, append again"
+        )
+        self.stream = stream
+        self.expected_after = expected_after
+        self.found = found
+
+
+class EventIdReused(Conflict):
+    """The event id is in the log already, with other content. Nothing was written."""
+
+    def __init__(self, event_id: object, position: int) -> None:
+        super().__init__(f"event id {event_id} was used at position {position} for other content")
+        self.event_id = event_id
+        self.position = position
+
+
+class KeyReused(Conflict):
+    """The Idempotency-Key was used before, for a different request."""
+
+    def __init__(self, first: str, now: str) -> None:
+        super().__init__(
+            f"this Idempotency-Key belongs to a request with fingerprint {first}; this one has {now}. "
+            "Use a new key for a new request"
+        )
+        self.first = first
+        self.now = now
+
+
+class KeyBusy(Conflict):
+    """The first request with this Idempotency-Key is still running."""
+
+    def __init__(self, transfer_id: object) -> None:
+        super().__init__(f"transfer {transfer_id} with this key is still running. Ask again shortly")
+        self.transfer_id = transfer_id
+
+
+class CallBusy(Conflict):
+    """Another transfer of the same call is live."""
+
+    def __init__(self, call_id: str, transfer_id: object) -> None:
+        super().__init__(
+            f"call {call_id} has a live transfer {transfer_id} to another destination. "
+            "Wait for its outcome, or use an Idempotency-Key if both are meant"
+        )
+        self.call_id = call_id
+        self.transfer_id = transfer_id
+
+
+class DatabaseError(CalltrailError):
+    """Postgres could not do what was asked."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """Postgres could not be reached or broke off before the commit was sent: certainly nothing was done."""
+
+
+class OutcomeUnknown(DatabaseError):
+    """The connection was lost while a commit was under way: it may or may not be done.
+
+    Appending the same events again, with the same ids, settles it.
+    """
+
+
+class SchemaMismatch(DatabaseError):
+    """The database's schema is not at the revision that this program needs."""
+
+
+class CometdError(CalltrailError):
+    """A CometD session could not go on."""
+
+
+class TransportFailed(CometdError):
+    """No usable answer came: the network failed, the HTTP status was not 200 or the body was not JSON."""
+
+    def __init__(self, message: str, *, status: int | None = None, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
+class SessionRefused(CometdError):
+    """The server does not let us in."""
+
+
+class ProtocolViolation(CometdError):
+    """The server's answer is not one that Bayeux allows."""
+
+
+class GwsError(CalltrailError):
+    """A REST request to GWS did not succeed."""
+
+
+class NotSent(GwsError):
+    """No connection could be made: certainly nothing reached GWS."""
+
+
+class AnswerLost(GwsError):
+    """The request, or part of it, may have reached GWS, and no answer of its own is known."""
+
+
+class GwsRefused(GwsError):
+    """GWS answered with an error of its own."""
+
+    def __init__(self, status_code: int, message: str, http_status: int) -> None:
+        super().__init__(f"GWS answered statusCode {status_code} (HTTP {http_status}): {message}")
+        self.status_code = status_code
+        self.message = message
+        self.http_status = http_status

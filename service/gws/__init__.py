@@ -1,0 +1,1 @@
+"""What Genesys Web Services mean: messages, resources, status codes, and the REST client."""

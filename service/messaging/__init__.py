@@ -1,0 +1,1 @@
+"""The FastStream application: commands by message and the ordered relay of the log."""

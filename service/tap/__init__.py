@@ -1,0 +1,1 @@
+"""The reverse proxy in front of GWS that records what it carries."""

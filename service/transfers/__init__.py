@@ -1,0 +1,1 @@
+"""The SingleStepTransfer command, at most one attempt each, settled by evidence."""
