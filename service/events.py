@@ -126,6 +126,15 @@ class CallsSnapshotTaken(Event, frozen=True):
     http_status: int
 
 
+class CallSnapshotTaken(Event, frozen=True):
+    """What GWS said about one call when asked; the body is its answer to GET /me/calls/{id}."""
+
+    call_id: str
+    agent: str
+    at: datetime
+    http_status: int
+
+
 # From the command handler
 
 
@@ -150,8 +159,6 @@ class TransferRequested(Event, frozen=True):
     destination: str
     fingerprint: str
     """SHA-256 over call id and canonical body: what makes two requests the same."""
-    location: str | None = None
-    user_data: dict[str, Any] = {}
     conn_id: str | None = None
     keyed: bool = False
     seen_state: str | None = None
@@ -256,6 +263,7 @@ CATALOGUE: dict[str, type[Event]] = {
         SessionClosed,
         SessionRefused,
         CallsSnapshotTaken,
+        CallSnapshotTaken,
         TransferKeyClaimed,
         TransferRequested,
         TransferDispatched,
