@@ -34,6 +34,8 @@ from service.gws import Answer, Verdict
 
 
 class State(StrEnum):
+    """Where a transfer stands."""
+
     REQUESTED = "requested"
     DISPATCHED = "dispatched"
     ACCEPTED = "accepted"

@@ -18,6 +18,8 @@ from service.transfers.decider import Finding, Transfer
 
 
 class Grade(StrEnum):
+    """What a conclusion rests on."""
+
     DESTINATION_SEEN = "destination's leg seen"
     LEG_RELEASED = "own leg released"
     CALL_GONE = "call gone from GWS"
