@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
+from service.postgres.schema import run_script
+
 revision = "0001"
 down_revision = None
 
@@ -182,7 +184,7 @@ COMMENT ON TABLE transfer_audit IS 'One row per transfer, with each step''s time
 
 def upgrade() -> None:
     for part in (LOG, TRANSFERS, MESSAGING, PROJECTIONS):
-        op.execute(part)
+        run_script(op.get_bind(), part)
 
 
 def downgrade() -> None:

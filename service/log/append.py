@@ -297,7 +297,7 @@ class Transaction:
     async def _ensure_partitions(
         self, connection: asyncpg.Connection[asyncpg.Record], rows: list[Row]
     ) -> None:
-        for position in {rows[0].position, rows[-1].position}:
+        for position in (rows[0].position, rows[-1].position):
             self.partition_end = await connection.fetchval(sql.ENSURE_PARTITION, position)
 
 

@@ -99,7 +99,7 @@ class Engine:
         await self._enter()
         with database_errors():
             async with self._database.engine.begin() as connection:
-                generation = (await connection.execute(sql.ENTER_NEXT, {"name": name})).scalar_one()
+                generation: int = (await connection.execute(sql.ENTER_NEXT, {"name": name})).scalar_one()
         reached = -1
         while True:
             with database_errors():

@@ -43,11 +43,16 @@ class Projection(Protocol):
     row per key and interval of positions, and closes the old one (to_position) when a fold changes it.
     """
 
-    name: str
-    table: sa.Table
-    key: tuple[str, ...]
-    versioned: bool
-    kinds: frozenset[str]
+    @property
+    def name(self) -> str: ...
+    @property
+    def table(self) -> sa.Table: ...
+    @property
+    def key(self) -> tuple[str, ...]: ...
+    @property
+    def versioned(self) -> bool: ...
+    @property
+    def kinds(self) -> frozenset[str]: ...
 
     def keys(self, recorded: Recorded) -> tuple[Key, ...]:
         """The keys of the rows that the event may change."""

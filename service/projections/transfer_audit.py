@@ -78,7 +78,7 @@ class TransferAudit:
         transfer_id: UUID = recorded.event.transfer_id  # type: ignore[attr-defined]
         return ((transfer_id,),)
 
-    def fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:
+    def fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:  # noqa: ARG002 the protocol's
         event = recorded.event
         if isinstance(event, TransferRequested):
             return row or self._requested(event, recorded)
