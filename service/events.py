@@ -34,21 +34,24 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class NotificationReceived(Event, frozen=True):
-    """CometD delivered one event; the body is its element of the response array, byte for byte."""
+    """CometD delivered one event; the body is its element of the response array, byte for byte.
+
+    A redelivery makes the very same event: nothing here tells when or in which response it came.
+    """
 
     session: UUID
     """The recorder's session, as its producer key."""
     agent: str | None
     count: int
     """How many events the session had brought before this one."""
-    received_at: datetime
-    batch: int | None = None
-    """The number under which the server wants it acknowledged; None without the ack extension."""
     channel: str | None = None
 
 
 class UnreadableReceived(Event, frozen=True):
-    """A CometD response could not be read; the body is that response, kept as evidence."""
+    """Something that CometD sent could not be taken as what it should be; the body is its bytes, as evidence.
+
+    A response that is no JSON, or a redelivery whose bytes differ from what was recorded first.
+    """
 
     session: UUID
     agent: str | None

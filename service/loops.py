@@ -46,6 +46,11 @@ class Loop:
             with suppress(asyncio.CancelledError):
                 await task
 
+    async def ended(self) -> None:
+        """Wait until the work has come to its own end."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
     def beat(self) -> None:
         self.last_beat = datetime.now(UTC)
         self.failures = 0

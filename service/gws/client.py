@@ -11,10 +11,11 @@ is `AnswerLost`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 import aiohttp
+from yarl import URL
 
 from service.errors import AnswerLost, NotSent
 from service.gws import dialect
@@ -23,8 +24,18 @@ from service.gws.answers import Answer
 LARGEST_ANSWER = 8 << 20  # bytes
 
 
+class CookieJar(Protocol):
+    """The agent's cookies; REST and CometD requests share them."""
+
+    def header(self, url: URL) -> str | None: ...
+    def store(self, url: URL, set_cookie: Iterable[str]) -> None: ...
+
+
 class GwsClient:
-    """GWS as one agent sees it. `base_url` is GWS's without ``/api/v2``; times in seconds."""
+    """GWS as one agent sees it. `base_url` is GWS's without ``/api/v2``; times in seconds.
+
+    `http` may be shared by all agents; its own cookie jar must be a dummy.
+    """
 
     def __init__(
         self,
@@ -33,11 +44,13 @@ class GwsClient:
         user: str,
         password: str,
         *,
+        cookies: CookieJar,
         timeout_s: float,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.user = user
         self._http = http
+        self._cookies = cookies
         self._authorization = aiohttp.encode_basic_auth(user, password)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(5.0, timeout_s))
         self._csrf: dict[str, str] = {}
@@ -87,13 +100,16 @@ class GwsClient:
             AnswerLost: the request may have reached GWS, and no whole answer came.
 
         """
+        url = URL(self.base_url + path, encoded=True)
         headers = self.headers()
         if body is not None:
             headers["Content-Type"] = "application/json"
+        if cookie := self._cookies.header(url):
+            headers["Cookie"] = cookie
         try:
             async with self._http.request(
                 method,
-                self.base_url + path,
+                url,
                 data=body,
                 headers=headers,
                 timeout=self._timeout,
@@ -104,6 +120,7 @@ class GwsClient:
                     answer += chunk
                     if len(answer) > LARGEST_ANSWER:
                         raise AnswerLost(f"{method} {path}: the answer exceeds {LARGEST_ANSWER} bytes")
+                self._cookies.store(url, response.headers.getall("Set-Cookie", ()))
                 self.observe(response.headers)
                 return Answer.of(response.status, response.headers.get("Content-Type", ""), bytes(answer))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
