@@ -18,9 +18,8 @@
     │   ├── OutcomeUnknown           the answer was lost: may or may not be committed
     │   └── SchemaMismatch           the schema is not at this program's revision
     ├── CometdError                  see `service.cometd`
-    │   ├── TransportFailed          no usable answer (network, HTTP status, not JSON)
-    │   ├── SessionRefused           the server does not let us in (401, 403, handshake denied)
-    │   └── ProtocolViolation        an answer that Bayeux does not allow
+    │   ├── TransportFailed          no usable answer (network, time-out, HTTP status)
+    │   └── ProtocolViolation        an answer that is not a Bayeux message or an array of them
     └── GwsError
         ├── NotSent                  certainly nothing reached GWS
         ├── AnswerLost               something may have reached GWS; no answer is known
@@ -153,20 +152,30 @@ class CometdError(CalltrailError):
 
 
 class TransportFailed(CometdError):
-    """No usable answer came: the network failed, the HTTP status was not 200 or the body was not JSON."""
+    """No usable answer came: the network failed, the time ran out or the HTTP status was not 200.
 
-    def __init__(self, message: str, *, status: int | None = None, body: bytes = b"") -> None:
+    `status` and `body` are those of the HTTP answer, if there was one. `sent` is false only when it is certain
+    that nothing of the request reached the server (name not found, connection refused, TLS refused).
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, body: bytes = b"", sent: bool = True
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.body = body
-
-
-class SessionRefused(CometdError):
-    """The server does not let us in."""
+        self.sent = sent
 
 
 class ProtocolViolation(CometdError):
-    """The server's answer is not one that Bayeux allows."""
+    """The answer is not a Bayeux message or an array of them: not UTF-8, not JSON, cut off or something else.
+
+    `body` is the answer as it came, so that it can be kept as evidence.
+    """
+
+    def __init__(self, message: str, *, body: bytes) -> None:
+        super().__init__(message)
+        self.body = body
 
 
 class GwsError(CalltrailError):
