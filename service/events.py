@@ -10,6 +10,7 @@ fields; `decode` applies it on read. Stored payloads never change.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, ClassVar
@@ -307,6 +308,24 @@ def decode(kind: str, payload: bytes) -> tuple[Event, bytes] | None:
     if _UPCASTERS:
         head = _upcast(struct, head)
     return _DECODERS[kind].decode(head), body
+
+
+def readable(payload: bytes) -> dict[str, Any]:
+    """The payload for people and for programs of others: its fields as `data`, and the `body`, if any.
+
+    `body` is text; a body that is not UTF-8 is given as `body_base64` instead.
+    """
+    head, newline, body = payload.partition(b"\n")
+    try:
+        shown: dict[str, Any] = {"data": msgspec.json.decode(head)}
+    except msgspec.DecodeError:
+        shown, newline, body = {"data": None}, b"\n", payload
+    if newline:
+        try:
+            shown["body"] = body.decode()
+        except UnicodeDecodeError:
+            shown["body_base64"] = b64encode(body).decode()
+    return shown
 
 
 def _upcast(struct: type[Event], head: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -58,6 +58,16 @@ class StoredEvent(msgspec.Struct, frozen=True, gc=False):
     salt: bytes | None
     commitment: bytes
     payload: bytes
+
+    def envelope(self) -> dict[str, Any]:
+        """What is open about the event, as plain values."""
+        return {
+            "position": self.position,
+            "recorded_at": self.recorded_at.isoformat(),
+            "event_id": str(self.event_id),
+            "stream": self.stream,
+            "kind": self.kind,
+        }
 
 
 def commit_to(salt: bytes, payload: bytes) -> bytes:

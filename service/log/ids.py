@@ -22,7 +22,7 @@ class Producer:
     __slots__ = ("_prefix",)
 
     def __init__(self, key: UUID) -> None:
-        if key.version != 8 or key.int & ((1 << COUNT_BITS) - 1):  # noqa: PLR2004 RFC 9562 §5.8
+        if key.version != 8 or key.int & ((1 << COUNT_BITS) - 1):
             raise ValueError(f"{key} is not a producer's key")
         self._prefix = key.int
 

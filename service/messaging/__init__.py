@@ -1,1 +1,7 @@
 """The FastStream application: commands by message and the ordered relay of the log."""
+
+from service.messaging.application import COMMANDS, EMBEDDED, Messaging, open_messaging
+from service.messaging.commands import TransferMessage, TransferReply
+from service.messaging.relay import Relay
+
+__all__ = ["COMMANDS", "EMBEDDED", "Messaging", "Relay", "TransferMessage", "TransferReply", "open_messaging"]

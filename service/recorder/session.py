@@ -1,7 +1,7 @@
 """One agent's recording: what CometD delivers, and every fact about the session, becomes an event.
 
-A delivery is confirmed, and thereby acknowledged to the server, only when its events are durable. The id of an
-event is made of the session and of the count of events made durable in it before, so a redelivery (a lost
+A delivery is confirmed, and thereby acknowledged to the server, only when its events are durable. An event's
+id is made of the session and of the count of events made durable in it before, so a redelivery (a lost
 response, or an append whose outcome is unknown) gets the same ids again and the log recognises it.
 """
 
@@ -166,9 +166,9 @@ class AgentRecorder:
         try:
             await self._log.append([event])
         except EventIdReused as error:
-            logger.error(
+            logger.warning(
                 "a redelivery has other bytes", extra={"agent": self.agent.user, "fault": str(error)}
-            )  # noqa: TRY400
+            )
             evidence = UnreadableReceived(
                 session=self._numbering.session,
                 agent=self.agent.user,

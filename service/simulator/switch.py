@@ -267,7 +267,7 @@ class Switch:
         removed = call.leg(participant)
         if removed is None or removed is leg:
             raise Refused(2, f"'{participant}' is not a participant of the call.")
-        if len(call.live) <= 2:  # noqa: PLR2004 - a conference has more than two parties
+        if len(call.live) <= 2:
             raise Refused(3, "The call is not a conference.")
         return self._release(call, removed) + self._tell(call, call.live, "ParticipantsUpdated")
 
