@@ -154,8 +154,9 @@ class CometdError(CalltrailError):
 class TransportFailed(CometdError):
     """No usable answer came: the network failed, the time ran out or the HTTP status was not 200.
 
-    `status` and `body` are those of the HTTP answer, if there was one. `sent` is false only when it is certain
-    that nothing of the request reached the server (name not found, connection refused, TLS refused).
+    `status` and `body` are those of the HTTP answer, if there was one. `sent` is false only when it is
+    certain that nothing of the request reached the server (name not found, connection refused, TLS
+    refused).
     """
 
     def __init__(

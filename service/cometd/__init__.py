@@ -1,7 +1,7 @@
 """A Bayeux 1.0 client for a consumer that must not lose anything.
 
-It speaks to CometD's servers from 3 to 8 and to those made after them, over long polling and WebSocket, with or
-without the acknowledgement extension, and it needs aiohttp and nothing else.
+It speaks to CometD's servers from 3 to 8 and to those made after them, over long polling and WebSocket,
+with or without the acknowledgement extension, and it needs aiohttp and nothing else.
 
 The parts, from the inside out:
 
@@ -9,12 +9,13 @@ The parts, from the inside out:
 - `advice` reads what the server advises;
 - `session` is the protocol as a state machine without sockets: told what happened, it says what to do next;
 - `transport` is the seam, with `LongPolling` and `WebSocket` behind it, and `Cookies` beside them;
-- `client` runs a session over a transport and hands `facts` to its consumer, one at a time, in order: deliveries
-  of events, and whatever bears on their being complete (`Opened`, `Lost`, `PossibleGap`, ...).
+- `client` runs a session over a transport and hands `facts` to its consumer, one at a time, in order:
+  deliveries of events, and whatever bears on their being complete (`Opened`, `Lost`, `PossibleGap`, ...).
 
 `Client` states the contract with the consumer.
 """
 
+from service.cometd.actions import Purpose, State
 from service.cometd.advice import Advice
 from service.cometd.client import Client
 from service.cometd.cookies import Cookies
@@ -33,7 +34,8 @@ from service.cometd.facts import (
 )
 from service.cometd.framing import Message, split
 from service.cometd.longpolling import LongPolling, shared_http
-from service.cometd.session import Purpose, Session, State, Timing
+from service.cometd.patience import Timing
+from service.cometd.session import Session
 from service.cometd.transport import Credentials, Transport
 
 __all__ = [

@@ -12,42 +12,43 @@ The contract:
 
 - Nothing is sent while the consumer holds an item. The next connect, and with it the acknowledgement, leaves
   when the consumer asks for the next item. There is no queue in between.
-- A delivery counts as durable only if it was confirmed. One that was not comes again, after half a second to a
-  second: from the server if it keeps a copy (`batch` is not None), else the same object. So a consumer whose
-  database is away must not sit on a delivery, but leave it unconfirmed and ask on: the polls keep the session
-  alive meanwhile. While it does sit on one, the server's clock runs (`Advice.max_interval`, often 10 s).
-- A consumer that goes away in the middle (an exception, a cancellation) has confirmed what it confirmed, and no
-  more. A later process goes on from `resume_state`.
+- A delivery counts as durable only if it was confirmed. One that was not comes again, after half a second
+  to a second: from the server if it keeps a copy (`batch` is not None), else the same object. So a consumer
+  whose database is away must not sit on a delivery, but leave it unconfirmed and ask on: the polls keep the
+  session alive meanwhile. While it does sit on one, the server's clock runs (`Advice.max_interval`, often
+  10 s).
+- A consumer that goes away in the middle (an exception, a cancellation) has confirmed what it confirmed,
+  and no more. A later process goes on from `resume_state`.
 - No task runs besides the consumer's own, but for the one request under way.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from service.cometd.facts import Delivery, Item, Opened, Resumed, ResumeState
+from service.cometd.actions import Action, Finish, Listen, Pause, Purpose, Send, State
+from service.cometd.facts import Delivery, Item, ResumeState
 from service.cometd.framing import split
-from service.cometd.session import Finish, Listen, Pause, Purpose, Send, Session, State, Timing
+from service.cometd.patience import Timing
+from service.cometd.session import Session
 from service.cometd.transport import Transport
 from service.errors import CalltrailError, CometdError, TransportFailed
 
-_log = logging.getLogger(__name__)
-
 _OLDER_POLL_TIMEOUT = 1.0
-"""Seconds to wait for the answer to an interrupted poll, once the one that supersedes it has been answered."""
+"""Seconds to wait for an interrupted poll, once the one that supersedes it has been answered."""
 
 
 class Client:
     """Drives one session over one transport.
 
     `channels`, `timing`, `rng`, `resume`, `acked`: see `Session`.
-    `prepare`: awaited before each handshake, to renew credentials or to fetch cookies and a CSRF token. If it
-    raises a `CalltrailError`, the handshake counts as failed; raise `TransportFailed` with its `status` for a 401 or 403.
+    `prepare`: awaited before each handshake, to renew credentials or to fetch cookies and a CSRF token. If
+    it raises a `CalltrailError`, the handshake counts as failed; raise `TransportFailed` with its `status`
+    for a 401 or 403.
     """
 
     __slots__ = ("_close", "_closing", "_older", "_prepare", "_session", "_transport")
@@ -97,17 +98,18 @@ class Client:
     def resume_state(self) -> ResumeState | None:
         """What a later process needs to go on with this session; None while there is none to go on with.
 
-        Save it with the events of a delivery, and with them the delivery's `batch`. Its `since` is that of the
-        delivery confirmed before: a caller that saves it together with a delivery puts that delivery's `at`.
+        Save it with the events of a delivery, and with them the delivery's `batch`. Its `since` is that of
+        the delivery confirmed before: a caller that saves it together with a delivery puts that delivery's
+        `at`.
         """
         return self._session.resume_state(self._transport.cookies.dump())
 
     def close(self, *, keep_session: bool = False) -> None:
         """Ask for an end in good order. It comes through the iterator, so do not stop to read it.
 
-        A poll under way is cut short by one more connect, whose events are delivered too; then the server is
-        told to end the session, unless it is to be kept for a successor; then comes `Stopped`, and the iterator
-        ends. If the server does not answer, that takes a few tries.
+        A poll under way is cut short by one more connect, whose events are delivered too; then the server
+        is told to end the session, unless it is to be kept for a successor; then comes `Stopped`, and the
+        iterator ends. If the server does not answer, that takes a few tries.
         """
         if self._close is None:
             self._close = keep_session
@@ -119,12 +121,9 @@ class Client:
         if self._closing is not None:
             raise RuntimeError("deliveries() was called before; make a new Client")
         self._closing = asyncio.get_running_loop().create_future()
-        session = self._session
         try:
             while True:
-                if self._close is not None and not session.closing:
-                    session.close(time.monotonic(), keep=self._close)
-                match session.next(time.monotonic()):
+                match self._next():
                     case Finish(stopped=stopped):
                         yield stopped
                         return
@@ -134,23 +133,29 @@ class Client:
                     case Send() | Listen() as action:
                         items = await self._carry_out(action)
                 for item in items:
-                    if not isinstance(item, Delivery):
-                        _log.log(_level(item), "%s", item)
-                        yield item
-                        continue
                     yield item
-                    while not item.confirmed and item.batch is None:
-                        await asyncio.sleep(session.pace())
-                        item.attempt += 1
-                        yield item
-                    if item.confirmed:
-                        session.confirmed(item)
-                    else:
-                        session.withheld(item, time.monotonic())
+                    if isinstance(item, Delivery):
+                        async for again in self._until_settled(item):
+                            yield again
         finally:
-            if self._older is not None:
-                await _abandon(self._older)
-            await self._transport.close()
+            await self._let_go()
+
+    def _next(self) -> Action:
+        now = time.monotonic()
+        if self._close is not None and not self._session.closing:
+            self._session.close(now, keep=self._close)
+        return self._session.next(now)
+
+    async def _until_settled(self, delivery: Delivery) -> AsyncIterator[Delivery]:
+        """Learn what became of a delivery; yield it again while nobody else has a copy of it."""
+        while not delivery.confirmed and delivery.batch is None:
+            await asyncio.sleep(self._session.pace())
+            delivery.attempt += 1
+            yield delivery
+        if delivery.confirmed:
+            self._session.confirmed(delivery)
+        else:
+            self._session.withheld(delivery, time.monotonic())
 
     async def _carry_out(self, action: Send | Listen) -> list[Item]:
         """Send or listen, and tell the session what came of it."""
@@ -213,6 +218,11 @@ class Client:
         except CometdError as error:
             return self._session.older_failed(error, time.time())
 
+    async def _let_go(self) -> None:
+        if self._older is not None:
+            await _abandon(self._older)
+        await self._transport.close()
+
     async def _pause(self, seconds: float) -> None:
         """Sleep, unless `close` comes first."""
         if self._close is not None or self._closing is None:
@@ -227,7 +237,3 @@ async def _abandon(poll: asyncio.Task[bytes]) -> None:
     await asyncio.wait((poll,))
     if not poll.cancelled():
         poll.exception()
-
-
-def _level(item: Item) -> int:
-    return logging.INFO if isinstance(item, Opened | Resumed) else logging.WARNING

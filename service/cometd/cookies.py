@@ -1,12 +1,13 @@
 """The cookies of one agent on one server.
 
-A CometD server knows a browser by its cookie and lets it hold only one poll, so every agent needs a jar of its
-own. With thousands of agents in a process a full HTTP session each is too dear; this jar is a small dict beside
-one shared HTTP session, it can be saved and restored, and the caller's own requests to the same server can share
-it (`header`, `store`).
+A CometD server knows a browser by its cookie and lets it hold only one poll, so every agent needs a jar of
+its own. With thousands of agents in a process a full HTTP session each is too dear; this jar is a small
+dict beside one shared HTTP session, it can be saved and restored, and the caller's own requests to the same
+server can share it (`header`, `store`).
 
 It keeps what RFC 6265 asks of a client that talks to one host: path, expiry (``Max-Age``, ``Expires``) and
-``Secure``. Values go back exactly as they came, quotes included. ``Domain`` is not looked at: there is one host.
+``Secure``. Values go back exactly as they came, quotes included. ``Domain`` is not looked at: there is one
+host.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """What a client hands to its consumer: deliveries of events, and facts about the session between them.
 
-All come through one iterator (`Client.deliveries`), so their order is the order in which things happened. Times
-(`at`, `since`) are wall-clock seconds since 1970, by the clock of this machine.
+All come through one iterator (`Client.deliveries`), so their order is the order in which things happened.
+Times (`at`, `since`) are wall-clock seconds since 1970, by the clock of this machine.
 
-A session is a span of certainty: from `Opened` on, every event of its channels is delivered, until `Lost`. The
-gap after a loss runs from `Lost.since` to the next `Opened`. In a session without acknowledgement a
-`PossibleGap` runs from its `since` to the `Resumed` that follows, or to the next `Opened` if the session is lost
-first. `since` is the moment when the last good connect response came whose events were confirmed; what the
-server publishes while a response travels lies just before that moment.
+A session is a span of certainty: from `Opened` on, every event of its channels is delivered, until `Lost`.
+The gap after a loss runs from `Lost.since` to the next `Opened`. In a session without acknowledgement a
+`PossibleGap` runs from its `since` to the `Resumed` that follows, or to the next `Opened` if the session is
+lost first. `since` is the moment when the last good connect response came whose events were confirmed; what
+the server publishes while a response travels lies just before that moment.
 
 Client ids are secrets: they are in the fields, never in the repr.
 """
@@ -27,18 +27,18 @@ class Delivery:
 
     Call `confirm` once they are durable. An unconfirmed delivery comes again.
 
-    `batch`: the number under which the server filed them; the next connect acknowledges it, if confirmed. None
-    when the server keeps no copy: the session has no acknowledgement or is over, or the events did not come in
-    a connect response. Then the same object comes again until it is confirmed.
+    `batch`: the number under which the server filed them; the next connect acknowledges it, if confirmed.
+    None when the server keeps no copy: the session has no acknowledgement or is over, or the events did not
+    come in a connect response. Then the same object comes again until it is confirmed.
     `client_id`, `acknowledged`: the session, and whether it has the acknowledgement extension.
     `request_id`: the id of the request answered, None if the events came unasked.
     `at`: when the response had been read.
     `attempt`: 1, or how many times in a row the consumer has been given these events, with those that joined
     them since. A stalled consumer can count its stall by it.
 
-    Redelivery repeats the same events first, in the same order, byte for byte as far as servers are known, but
-    under a new `batch` and perhaps with newer ones behind them. So the k-th event confirmed in a session is the
-    same event whenever it comes: count them, and that is an id.
+    Redelivery repeats the same events first, in the same order, byte for byte as far as servers are known,
+    but under a new `batch` and perhaps with newer ones behind them. So the k-th event confirmed in a
+    session is the same event whenever it comes: count them, and that is an id.
     """
 
     messages: tuple[Message, ...]
@@ -71,7 +71,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A session goes on: it was taken over from an earlier process, or polls succeed again after a `PossibleGap`.
+    """A session goes on: taken over from an earlier process, or polled again after a `PossibleGap`.
 
     `since`: the end of the certain span before it, None if not known.
     """
@@ -97,7 +97,10 @@ class PossibleGap:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The session is over without our doing. The gap runs from `since` (None if not known) to the next `Opened`."""
+    """The session is over without our doing.
+
+    The gap runs from `since` (None if not known) to the next `Opened`.
+    """
 
     client_id: str = field(repr=False)
     acknowledged: bool
@@ -125,7 +128,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class MultipleClients:
-    """The server says that another client shares this one's cookies, and slows both down. Told once a session."""
+    """The server says that another client shares our cookies, and slows both down. Told once a session."""
 
     client_id: str = field(repr=False)
     advice: Advice
@@ -162,10 +165,11 @@ Item = Delivery | Opened | Resumed | PossibleGap | Lost | Refused | MultipleClie
 
 @dataclass(frozen=True, slots=True)
 class ResumeState:
-    """All it takes for another process to go on with a session, beside the number of the last confirmed batch.
+    """All it takes for another process to go on with a session, beside the last confirmed batch.
 
-    Plain values, to be stored as the credentials they are. `cookies` is `Cookies.dump()`. `since` is the end of
-    the certain span. `idle` says that no poll was under way, so that nothing can have been on the wire.
+    Plain values, to be stored as the credentials they are. `cookies` is `Cookies.dump()`. `since` is the
+    end of the certain span. `idle` says that no poll was under way, so that nothing can have been on the
+    wire.
     """
 
     client_id: str = field(repr=False)

@@ -1,14 +1,14 @@
 """A response body cut into its messages, each with the very bytes that the server sent.
 
-A Bayeux body is a JSON array of messages (some servers send one bare object). Each element is parsed once, for
-what the protocol needs, and its text is cut out by position rather than written out again, so that number
-formats, key order and duplicate keys survive in `Message.raw`.
+A Bayeux body is a JSON array of messages (some servers send one bare object). Each element is parsed once,
+for what the protocol needs, and its text is cut out by position rather than written out again, so that
+number formats, key order and duplicate keys survive in `Message.raw`.
 
 A body is taken as a whole or not at all: what is not JSON, or was cut off on the way, raises
-`ProtocolViolation`, which carries the body. There is one finer case. An element may be sound JSON, or close to
-it, and still be more than Python can hold: nested too deeply, an integer of thousands of digits, a `NaN`, a
-lone surrogate. Its end can be found all the same. It is kept as `raw`, with `fields` empty and `problem` saying
-why, and its neighbours are not harmed.
+`ProtocolViolation`, which carries the body. There is one finer case. An element may be sound JSON, or close
+to it, and still be more than Python can hold: nested too deeply, an integer of thousands of digits, a
+`NaN`, a lone surrogate. Its end can be found all the same. It is kept as `raw`, with `fields` empty and
+`problem` saying why, and its neighbours are not harmed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _NOTHING: Mapping[str, Any] = {}
 class Message:
     """One element of a response.
 
-    `raw` is its UTF-8 text as received. `fields` is the parsed object; it is empty when the element is not an
-    object or could not be held, and then `problem` says so. The properties give a field only if it has the type
-    that Bayeux gives it, else None.
+    `raw` is its UTF-8 text as received. `fields` is the parsed object; it is empty when the element is not
+    an object or could not be held, and then `problem` says so. The properties give a field only if it has
+    the type that Bayeux gives it, else None.
     """
 
     __slots__ = ("fields", "problem", "raw")
@@ -100,25 +100,17 @@ class Message:
 def split(body: bytes) -> tuple[Message, ...]:
     """Return the messages of a response body, in order.
 
-    Raises `ProtocolViolation`, carrying the body, if it is not UTF-8, not JSON or does not end where it should.
+    Raises `ProtocolViolation`, carrying the body, if it is not UTF-8, not JSON or does not end where it
+    should.
     """
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise ProtocolViolation(f"the body is not UTF-8 at byte {error.start}", body=body) from None
-    cutter = _Cutter(body, text)
     try:
-        at = _space(text, 0)
-        if not text.startswith("[", at):
-            message, at = cutter.element(at)
-            messages = [message]
-        else:
-            messages, at = cutter.elements(_space(text, at + 1))
-        if _space(text, at) != len(text):
-            raise _NotJson("something follows the messages", at)
+        return _Cutter(body, text).messages()
     except _NotJson as error:
         raise ProtocolViolation(f"the body is not JSON: {error}", body=body) from None
-    return tuple(messages)
 
 
 class _NotJson(ValueError):
@@ -135,6 +127,19 @@ class _Cutter:
         self._text = text
         self._body = body if len(body) == len(text) else None  # of ASCII, positions are byte positions
         self._escapes = b"\\u" in body
+
+    def messages(self) -> tuple[Message, ...]:
+        """Cut the whole body: an array, or one bare element."""
+        text = self._text
+        at = _space(text, 0)
+        if text.startswith("[", at):
+            messages, at = self.elements(_space(text, at + 1))
+        else:
+            message, at = self.element(at)
+            messages = [message]
+        if _space(text, at) != len(text):
+            raise _NotJson("something follows the messages", at)
+        return tuple(messages)
 
     def elements(self, at: int) -> tuple[list[Message], int]:
         """Cut the elements of the array whose first one, or closing bracket, stands at `at`."""

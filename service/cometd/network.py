@@ -1,4 +1,4 @@
-"""How aiohttp's failures are told apart: did anything reach the server or not?"""
+"""What aiohttp's failures mean: whether anything can have reached the server."""
 
 from __future__ import annotations
 

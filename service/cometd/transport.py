@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from service.cometd.actions import Purpose
 from service.cometd.cookies import Cookies
-from service.cometd.session import Purpose
 
 
 class Transport(Protocol):
     """Carries request bodies to a server and brings response bodies back.
 
-    A transport belongs to one agent. It never tries anything again of its own accord, and what it has given up,
-    by an error, a time-out or cancellation, can never turn up later: the connection is closed.
+    A transport belongs to one agent. It never tries anything again of its own accord, and what it has given
+    up, by an error, a time-out or cancellation, can never turn up later: the connection is closed.
     """
 
     @property
@@ -28,14 +28,14 @@ class Transport(Protocol):
     def cookies(self) -> Cookies:
         """The agent's cookies, which a resumed session must have."""
 
-    async def send(self, body: bytes, purpose: Purpose, timeout: float) -> bytes:
+    async def send(self, body: bytes, purpose: Purpose, wait: float) -> bytes:
         """Send a request and return the body of its response, or the first frame that comes after it.
 
-        Raises `TransportFailed` if there is none within `timeout` seconds.
+        Raises `TransportFailed` if there is none within `wait` seconds.
         """
 
-    async def receive(self, timeout: float) -> bytes:
-        """Return the next frame. Raises `TransportFailed` if there is none within `timeout` seconds."""
+    async def receive(self, wait: float) -> bytes:
+        """Return the next frame. Raises `TransportFailed` if there is none within `wait` seconds."""
 
     async def close(self) -> None:
         """Let go of what this agent holds; shared connections stay open."""

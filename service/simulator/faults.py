@@ -88,6 +88,10 @@ class Fault:
     struck: int = 0
 
     def __post_init__(self) -> None:
+        if self.kind not in COMMAND_KINDS | NOTIFICATION_KINDS | COMETD_KINDS:
+            raise ValueError(f"kind: there is no fault '{self.kind}'; see CommandKind and its neighbours")
+        if self.shape not in get_args(ErrorShape):
+            raise ValueError(f"shape: '{self.shape}' is not one of {', '.join(get_args(ErrorShape))}")
         if self.operation is None and self.kind in COMMAND_KINDS:
             self.operation = "SingleStepTransfer"
         if self.operation is None and self.kind in COMETD_KINDS:
@@ -103,7 +107,10 @@ class Faults:
     struck: Counter[str] = field(default_factory=Counter)
 
     def add(self, kind: Kind, **rule: object) -> Fault:
-        """Add a rule, given by the fields of `Fault`; raises TypeError for a field that does not exist."""
+        """Add a rule, given by the fields of `Fault`.
+
+        Raises TypeError for a field that does not exist, ValueError for a kind or shape that does not.
+        """
         fault = Fault(kind=kind, **rule)  # type: ignore[arg-type]  # the fields are Fault's own
         self.waiting.append(fault)
         return fault

@@ -11,6 +11,7 @@ from service.simulator.control import Control
 from service.simulator.door import Door
 from service.simulator.notifications import Notifications
 from service.simulator.rest import Rest
+from service.simulator.scenario import Scenario
 from service.simulator.world import World
 
 SWEEPS_PER_MAX_INTERVAL = 8
@@ -68,17 +69,38 @@ class Simulator(World):
             self.bayeux.sweep()
 
 
-async def serve(simulator: Simulator) -> None:
-    """Run a simulator until SIGTERM or SIGINT; prints its URL, alone on a line, once it listens."""
+async def serve(simulator: Simulator, scenario: Scenario | None = None) -> None:
+    """Run a simulator, with traffic if a scenario is given, until SIGTERM or SIGINT.
+
+    Prints its URL, alone on a line, once it listens.
+    """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with simulator:
+    async with simulator, asyncio.TaskGroup() as tasks:
         print(simulator.url, flush=True)  # noqa: T201 - the URL is what the caller waits for
+        traffic = tasks.create_task(scenario.run()) if scenario else None
         await stopping.wait()
+        if traffic:
+            traffic.cancel()
 
 
-def run(host: str = "127.0.0.1", port: int = 0, seed: int = 1, **options: Any) -> None:
-    """Run a simulator in this process until SIGTERM or SIGINT; `options` are those of `Options`."""
-    asyncio.run(serve(Simulator(host=host, port=port, seed=seed, **options)))
+def run(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    seed: int = 1,
+    *,
+    busy: bool = False,
+    calls_per_s: float = 1.0,
+    through: str | None = None,
+    **options: Any,
+) -> None:
+    """Run a simulator in this process until SIGTERM or SIGINT; `options` are those of `Options`.
+
+    `busy` lets the traffic of `Scenario` come, `calls_per_s` calls per second, the agents' applications
+    sending to `through` (the simulator itself when None).
+    """
+    simulator = Simulator(host=host, port=port, seed=seed, **options)
+    scenario = Scenario(world=simulator, calls_per_s=calls_per_s, through=through) if busy else None
+    asyncio.run(serve(simulator, scenario))

@@ -95,6 +95,7 @@ class Switch:
 
     def __init__(self, options: Options, devices: Mapping[str, str], clock: Callable[[], float]) -> None:
         self.calls: dict[str, Call] = {}
+        self._going: dict[str, Call] = {}
         self._options = options
         self._devices = devices
         self._clock = clock
@@ -129,7 +130,7 @@ class Switch:
 
     def calls_of(self, number: str) -> list[View]:
         """Every live leg of an agent, as GET /me/calls lists them."""
-        return [self.view(call, leg) for call in self.calls.values() if (leg := call.leg(number))]
+        return [self.view(call, leg) for call in self._going.values() if (leg := call.leg(number))]
 
     def leg(self, call_id: str, number: str) -> tuple[Call, Leg]:
         """Give the live leg of an agent in a call; raises `Refused` 6 when there is none."""
@@ -176,7 +177,7 @@ class Switch:
         )
         if call.id in self.calls:
             raise Refused(18, f"Call '{call.id}' already exists.")
-        self.calls[call.id] = call
+        self.calls[call.id] = self._going[call.id] = call
         call.legs = [
             Leg(caller, self._devices.get(caller), "Dialing"),
             Leg(destination, self._devices.get(destination), "Ringing"),
@@ -306,6 +307,8 @@ class Switch:
     def _release(self, call: Call, leg: Leg, left: Leg | None = None) -> list[View]:
         """Release a leg. It still shows the parties it had, also the one who `left` just before."""
         leg.state = "Released"
+        if not call.live:
+            del self._going[call.id]
         return [] if leg.device_id is None else [self.view(call, leg, left=left)]
 
     def _ring(self, call: Call, destination: str, others: list[Leg], *, told: bool) -> list[View]:

@@ -74,6 +74,9 @@ async def test_what_each_agent_sees_of_a_transfer(sim: Simulator, agent: AgentCl
     assert (transfer.agent, transfer.destination) == ("15000", "15002")
     (command,) = sim.truth.commands
     assert (command.executed, command.answer_status) == (True, 200)
+    told = next(one for one in sim.truth.published if one.state == "Released")
+    assert command.answered_at is not None
+    assert transfer.at <= command.answered_at <= told.at
 
 
 async def test_credentials_and_cookies(sim: Simulator) -> None:
