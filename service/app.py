@@ -49,9 +49,14 @@ class Application:
 
 
 @asynccontextmanager
-async def open_application(settings: Settings) -> AsyncIterator[Application]:
-    """Open the database (bringing its schema up to date), the log and all rooms; start no loop of theirs."""
-    agents = settings.agents()
+async def open_application(
+    settings: Settings, agents: Sequence[Agent] | None = None
+) -> AsyncIterator[Application]:
+    """Open the database (bringing its schema up to date), the log and all rooms; start no loop of theirs.
+
+    `agents`: instead of those that the settings name.
+    """
+    agents = settings.agents() if agents is None else agents
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         await upgrade(database.url)

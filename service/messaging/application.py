@@ -52,7 +52,7 @@ async def open_messaging(
 async def connected(
     url: str, *, prefix: str, database: Database, log: EventLog, handler: TransferHandler
 ) -> AsyncIterator[Messaging]:
-    broker = NatsBroker(url, graceful_timeout=10)
+    broker = NatsBroker(url, graceful_timeout=10, logger=None)
     take_commands(broker, COMMANDS, handler)
     relay = Relay(database, log, broker, prefix)
     await broker.start()

@@ -1,7 +1,8 @@
 """Relays the log to the broker: in order, at least once, with the position as message id.
 
 The cursor moves after the broker has acknowledged, so a crash repeats a page and loses none. JetStream drops
-a repeated `Nats-Msg-Id` within its window; any other consumer can compare the position.
+a repeated `Nats-Msg-Id` within its window; any other consumer can compare the position. Consumers subscribe
+through the stream: a bare subscriber that replies to what it hears would answer in JetStream's place.
 """
 
 from __future__ import annotations
@@ -37,16 +38,12 @@ class Relay:
         self._log = log
         self._broker = broker
         self._prefix = prefix
-        self._stream = JStream(
-            prefix.replace(".", "-"),
-            subjects=[f"{prefix}.log.>"],
-            max_age=KEPT_BY_BROKER_S,
-            duplicate_window=DUPLICATES_S,
-        )
+        self._stream = relayed_stream(prefix)
 
     async def declare(self) -> None:
         """Make the JetStream stream, if it is not there yet."""
-        await self._broker.connection.jetstream().add_stream(self._stream.config)
+        streams = self._broker.connection.jetstream()
+        await streams.add_stream(self._stream.config, subjects=[f"{self._prefix}.log.>"])
 
     async def _run(self, loop: Loop) -> None:
         leader = await self._database.connect()
@@ -72,6 +69,13 @@ class Relay:
             stream=self._stream.name,
             timeout=10,
         )
+
+
+def relayed_stream(prefix: str) -> JStream:
+    """The JetStream stream that holds the relayed log for a while; consumers subscribe to it by this."""
+    return JStream(
+        prefix.replace(".", "-"), max_age=KEPT_BY_BROKER_S, duplicate_window=DUPLICATES_S, declare=False
+    )
 
 
 def document(stored: StoredEvent) -> dict[str, Any]:

@@ -134,23 +134,23 @@ class Scenario:
         """Draw the plan of the call of this number: the same for the same seed and settings."""
         rng = random.Random(f"{self.world.seed}/call/{number}")
         hops: list[Hop] = []
-        while rng.random() < self.transfer_share and len(hops) < 8:  # noqa: PLR2004 - no chain is endless
+        while rng.random() < self.transfer_share and len(hops) < 8:
             hops.append(
                 Hop(
                     talk_s=self._draw_talk(rng),
                     reason=rng.choices(list(REASONS), list(REASONS.values()))[0],
                     outcome=rng.choices(list(OUTCOMES), [share for share, _ in OUTCOMES.values()])[0],
                     back=bool(hops) and rng.random() < self.back_share,
-                    holds=rng.random() < 0.2,  # noqa: PLR2004 - the share of callers who are put on hold
+                    holds=rng.random() < 0.2,
                 )
             )
         return Plan(
-            internal=rng.random() < 0.15,  # noqa: PLR2004 - the share of calls between agents
-            abandoned=rng.random() < 0.06,  # noqa: PLR2004 - the share of callers who give up ringing
+            internal=rng.random() < 0.15,
+            abandoned=rng.random() < 0.06,
             ring_s=rng.uniform(2, 15),
             hops=tuple(hops),
             last_talk_s=self._draw_talk(rng),
-            caller_hangs_up=rng.random() < 0.5,  # noqa: PLR2004 - who hangs up first is a coin's toss
+            caller_hangs_up=rng.random() < 0.5,
             user_data={
                 "CustomerId": str(rng.randrange(10_000_000, 99_999_999)),
                 "Segment": rng.choices(SEGMENTS, (7, 2, 1))[0],

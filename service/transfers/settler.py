@@ -53,6 +53,16 @@ class Settler:
             wait_s = LONGEST_WAIT_S if due_in_s is None else min(LONGEST_WAIT_S, max(0.01, due_in_s))
             await self._log.watch.beyond(seen_upto, timeout_s=wait_s)
 
+    async def settle_all(self) -> int:
+        """Bring every open transfer as far as evidence goes now, due or not; how many are still open."""
+        with database_errors():
+            rows = await self._database.pool.fetch(work.ALL)
+        for row in rows:
+            with suppress(AppendConflict):
+                await self.settle(row["call_id"], row["transfer_id"], due=True)
+        with database_errors():
+            return len(await self._database.pool.fetch(work.ALL))
+
     async def settle(self, call_id: str, transfer_id: UUID, *, due: bool) -> None:
         """Bring one transfer as far as the evidence goes."""
         state = await self._handler.load(call_id)

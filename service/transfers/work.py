@@ -36,6 +36,8 @@ ORDER BY w.due_at
 """
 """Those that are due, and those of whose call something was recorded after position $1."""
 
+ALL = "SELECT transfer_id, call_id FROM transfer_work ORDER BY due_at"
+
 NEXT_DUE = "SELECT extract(epoch FROM min(due_at) - now())::float8 FROM transfer_work"
 
 
