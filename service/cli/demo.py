@@ -92,6 +92,7 @@ class Demonstration:
     quiet: bool
     run_id: str = field(default_factory=lambda: uuid4().hex[:8])
     relayed: list[dict[str, Any]] = field(default_factory=list)
+    more_relayed: asyncio.Event = field(default_factory=asyncio.Event)
     checks: list[str] = field(default_factory=list)
 
     async def perform(self) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class Demonstration:
         before = await log.next_position()
         self.say(f"The log holds {before} events from before.")
         async with self.consuming():
-            await self.until("SessionOpened", lambda event: True, before, count=len(USERS))
+            await self.until("SessionOpened", any_event, before, count=len(USERS))
             call_ids = self.place_calls()
             for call_id in call_ids:
                 await self.until("NotificationReceived", established(call_id), before)
@@ -190,6 +191,7 @@ class Demonstration:
         @broker.subscriber(f"{prefix}.log.>", stream=relayed_stream(prefix), deliver_policy=DeliverPolicy.NEW)
         async def landed(event: dict[str, Any]) -> None:
             self.relayed.append(event)
+            self.more_relayed.set()
             self.say(f"{event['position']:>6}  {event['kind']:<22} {show.gist(event)}")
 
         async with broker:
@@ -214,7 +216,8 @@ class Demonstration:
         """Wait until the consumer has been given everything up to `position`."""
         async with asyncio.timeout(FACT_S):
             while not self.relayed or self.relayed[-1]["position"] < position:
-                await asyncio.sleep(0.01)
+                await self.more_relayed.wait()
+                self.more_relayed.clear()
 
     # What is shown and checked
 
@@ -278,6 +281,10 @@ class Demonstration:
 
 def legs(call: dict[str, Any]) -> str:
     return ", ".join(f"{leg['phone_number']} {leg['state']}" for leg in call["legs"])
+
+
+def any_event(_: dict[str, Any]) -> bool:
+    return True
 
 
 def established(call_id: str) -> Callable[[dict[str, Any]], bool]:

@@ -56,13 +56,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 def cell(value: Any) -> Text:
     """A value as a table shows it. Text from outside is shown as text, whatever markup it holds."""
     if value is None:
-        return Text("–", style="dim")
+        return Text("-", style="dim")
     if isinstance(value, datetime):
         return Text(value.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3])
     if isinstance(value, list):
-        return Text(", ".join(str(item) for item in value) or "–")
+        return Text(", ".join(str(item) for item in value) or "-")
     if isinstance(value, Mapping):
-        return Text(", ".join(f"{name}={item}" for name, item in value.items()) or "–")
+        return Text(", ".join(f"{name}={item}" for name, item in value.items()) or "-")
     text = "".join(character if character.isprintable() else "\ufffd" for character in str(value))
     return Text(text, style=STATE_STYLES.get(text, ""))
 
@@ -126,6 +126,7 @@ def notification_gist(body: str) -> str:
         data = json.loads(body)["data"]
         call = data["call"]
         others = [p["phoneNumber"] if isinstance(p, dict) else p for p in call.get("participants", [])]
-        return f"{data.get('notificationType')} {call.get('state')}, with {', '.join(map(str, others)) or 'nobody'}"
+        company = ", ".join(map(str, others)) or "nobody"
+        return f"{data.get('notificationType')} {call.get('state')}, with {company}"
     except (ValueError, KeyError, TypeError, AttributeError):
         return body[:60]
