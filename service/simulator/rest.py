@@ -220,8 +220,8 @@ class Rest:
     async def _send(
         self, request: web.Request, command: Command, answer: Answer, headers: CIMultiDict[str]
     ) -> web.StreamResponse:
-        command.answer_status, command.answer_body = answer.status, answer.body
         response = await send(request, answer, headers)
+        command.answer_status, command.answer_body = answer.status, answer.body
         command.answered_at = time.time()
         return response
 

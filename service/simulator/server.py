@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from service.simulator.control import Control
 from service.simulator.door import Door
@@ -34,7 +35,7 @@ class Simulator(World):
 
     async def start(self) -> None:
         """Listen; raises OSError when the port is taken."""
-        app = web.Application()
+        app = web.Application(middlewares=[_let_go])
         door = Door(self)
         for room in (Rest(self, door), Notifications(self, door), Control(self)):
             app.add_routes(room.routes())
@@ -67,6 +68,15 @@ class Simulator(World):
             pause_ms = (self.interval_ms + self.max_interval_ms) / SWEEPS_PER_MAX_INTERVAL
             await asyncio.sleep(min(pause_ms / 1000, 1.0))
             self.bayeux.sweep()
+
+
+@web.middleware
+async def _let_go(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Take it calmly when a client has gone before its answer: that is what clients do."""
+    try:
+        return await handler(request)
+    except ConnectionError:
+        return web.Response()
 
 
 async def serve(simulator: Simulator, scenario: Scenario | None = None) -> None:

@@ -62,6 +62,7 @@ def test_a_hangup_ends_a_call_of_two_and_shrinks_a_conference(switch: Switch) ->
         ("15002", "StatusChange", "Released", ("15001",)),
     ]
     assert not switch.calls_of("15001")
+    assert not switch._going
 
 
 @pytest.mark.parametrize("state", ["Ringing", "Dialing", "Released"])
