@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from service.errors import Malformed
-from service.tlog.encoding import HASH_BYTES
+from service.tlog.encoding import HASH_BYTES, LARGEST_SIZE
 
 TILE_HEIGHT = 8
 """Levels of the tree in one tile."""
@@ -80,8 +80,8 @@ def parse_path(path: str) -> TileId | BundleId:
     index = int(match["index"].replace("x", "").replace("/", ""))
     width = int(match["width"] or TILE_WIDTH)
     named = BundleId(index, width) if level == "entries" else TileId(int(level), index, width)
-    if named.path != path:
-        raise Malformed("tile path", "has a needless group of zeros in its index or a width above 255")
+    if named.path != path or width > TILE_WIDTH or index > LARGEST_SIZE:
+        raise Malformed("tile path", "has an index above 2^63 - 1 or with needless zeros, or a width above 255")
     return named
 
 
