@@ -82,9 +82,11 @@ def encode_add_checkpoint(old_size: int, proof: Sequence[bytes], note: Note) -> 
     """Return the body of a witness's ``add-checkpoint`` request.
 
     `old_size` is the size that the witness last cosigned (0 if none), `proof` the consistency proof from
-    there to the signed checkpoint. Raises `Malformed` when the proof has more than 63 hashes or one is not 32
-    bytes.
+    there to the signed checkpoint. Raises `Malformed` when the size is negative, or the proof has more than
+    63 hashes or one that is not of 32 bytes.
     """
+    if old_size < 0:
+        raise Malformed("add-checkpoint", f"the old size {old_size} is negative")
     if len(proof) > MOST_PROOF_LINES or any(len(each) != HASH_BYTES for each in proof):
         raise Malformed("add-checkpoint", f"the proof must be at most {MOST_PROOF_LINES} hashes of 32 bytes")
     lines = "".join(f"{encode_base64(each)}\n" for each in proof)
