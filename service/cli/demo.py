@@ -54,14 +54,14 @@ def demo(
             settings = settings.model_copy(update={"gws_url": simulator.url, "host": "127.0.0.1"})
             async with (
                 open_application(settings, agents) as application,
-                settled(application),
+                settled(application) as before,
                 running(application) as messaging,
                 serving(create_api(application.services), settings.host, settings.port) as url,
                 aiohttp.ClientSession() as http,
             ):
                 assert messaging is not None
                 demonstration = Demonstration(application, simulator, messaging, url, http, quiet=as_json)
-                result = await demonstration.perform()
+                result = await demonstration.perform(before)
                 if as_json:
                     show.print_json(result)
                 if keep:
@@ -72,12 +72,12 @@ def demo(
 
 
 @asynccontextmanager
-async def settled(application: Application) -> AsyncIterator[None]:
-    """Bring to an end what an earlier run, cut off in the middle, has left open."""
+async def settled(application: Application) -> AsyncIterator[int]:
+    """Bring to an end what an earlier run left open when it was cut off; how many events there are."""
     for _ in range(3):  # dispatched → in doubt → settled
         if not await application.settler.settle_all():
             break
-    yield
+    yield await application.log.next_position()
 
 
 @dataclass
@@ -95,9 +95,9 @@ class Demonstration:
     more_relayed: asyncio.Event = field(default_factory=asyncio.Event)
     checks: list[str] = field(default_factory=list)
 
-    async def perform(self) -> dict[str, Any]:
+    async def perform(self, before: int) -> dict[str, Any]:
+        """Do, show and check it all; `before` is how many events the log held."""
         log = self.application.log
-        before = await log.next_position()
         self.say(f"The log holds {before} events from before.")
         async with self.consuming():
             await self.until("SessionOpened", any_event, before, count=len(USERS))
@@ -160,8 +160,11 @@ class Demonstration:
         async with self.http.post(
             f"{self.url}/api/v2/me/calls/{call_id}",
             data=body,
-            headers={"Content-Type": "application/json", "Idempotency-Key": f"demo-{self.run_id}-{key}"},
-            auth=aiohttp.BasicAuth("15000", "secret-15000"),
+            headers={
+                "Authorization": aiohttp.encode_basic_auth("15000", "secret-15000"),
+                "Content-Type": "application/json",
+                "Idempotency-Key": f"demo-{self.run_id}-{key}",
+            },
         ) as response:
             answer = await response.json(content_type=None)
             self.check(f"GWS's own answer comes back for {call_id[-8:]}", answer == {"statusCode": 0})

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from service.log import rfc3339
+
 console = Console(highlight=False)
 """Colours go off by themselves when the output is no terminal, or when NO_COLOR is set."""
 
@@ -37,7 +39,7 @@ def print_json(document: Any) -> None:
 
 def plain(value: object) -> str:
     if isinstance(value, datetime):
-        return value.isoformat()
+        return rfc3339(value)
     if isinstance(value, UUID):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form here")

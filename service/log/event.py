@@ -63,11 +63,16 @@ class StoredEvent(msgspec.Struct, frozen=True, gc=False):
         """What is open about the event, as plain values."""
         return {
             "position": self.position,
-            "recorded_at": self.recorded_at.isoformat(),
+            "recorded_at": rfc3339(self.recorded_at),
             "event_id": str(self.event_id),
             "stream": self.stream,
             "kind": self.kind,
         }
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time as every document of ours writes it: ``2026-11-24T09:30:00.123456Z``."""
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def commit_to(salt: bytes, payload: bytes) -> bytes:

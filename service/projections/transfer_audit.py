@@ -20,6 +20,7 @@ from service.events import (
     TransferRequested,
 )
 from service.gws.answers import parse_object
+from service.log import rfc3339
 from service.projections.projection import Key, Recorded, Row, metadata, storable
 
 table = sa.Table(
@@ -150,4 +151,4 @@ def details(event: Event, recorded: Recorded) -> dict[str, Any]:
 
 
 def step(outcome: str, recorded: Recorded) -> dict[str, Any]:
-    return {"step": outcome, "position": recorded.position, "at": recorded.recorded_at.isoformat()}
+    return {"step": outcome, "position": recorded.position, "at": rfc3339(recorded.recorded_at)}
