@@ -15,15 +15,16 @@ OTHER_VERIFIER = Ed25519Verifier(OTHER_SIGNER.key.verifier_key)
 LINE = f"{DASH} name AAAAAAA="
 
 TEXTS = st.text(
-    st.characters(codec="utf-8", exclude_characters=[chr(code) for code in range(32) if code != 10]), max_size=60
+    st.characters(codec="utf-8", exclude_characters=[chr(code) for code in range(32) if code != 10]),
+    max_size=60,
 ).map(lambda text: f"{text}\n")
 
 
 def test_a_note_published_by_others_verifies() -> None:
     key = VerifierKey.decode("example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k")
     note = Note.decode(
-        f"This is an example message.\n\n{DASH} example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Z"
-        "tg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n".encode()
+        f"This is an example message.\n\n{DASH} example.com/foo "
+        "Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n".encode()
     )
     assert [line.name for line in note.verify([Ed25519Verifier(key)])] == ["example.com/foo"]
 
@@ -48,7 +49,12 @@ def test_any_changed_byte_is_refused(data: st.DataObject) -> None:
 
 @given(st.one_of(st.binary(max_size=80), TEXTS.map(str.encode)))
 def test_reading_any_bytes_succeeds_or_says_malformed(data: bytes) -> None:
-    for note in (data, b"text\n\n" + data, f"text\n\n{DASH} ".encode() + data, f"text\n\n{DASH} n ".encode() + data):
+    for note in (
+        data,
+        b"text\n\n" + data,
+        f"text\n\n{DASH} ".encode() + data,
+        f"text\n\n{DASH} n ".encode() + data,
+    ):
         try:
             read = Note.decode(note)
         except Malformed:
@@ -90,7 +96,7 @@ def test_reading_any_bytes_succeeds_or_says_malformed(data: bytes) -> None:
     ],
 )
 def test_a_note_in_any_other_form_is_refused(note: str) -> None:
-    with pytest.raises(Malformed, match="note|signature line"):
+    with pytest.raises(Malformed, match=r"note|signature line"):
         Note.decode(note.encode())
 
 
@@ -121,7 +127,10 @@ def test_a_note_without_a_trusted_signature_is_refused() -> None:
 
 
 def test_signatures_of_unknown_keys_are_ignored() -> None:
-    unknown = (NoteSignature(ORIGIN, bytes(4), bytes(64)), NoteSignature("x", LOG_VERIFIER.key.key_id, bytes(64)))
+    unknown = (
+        NoteSignature(ORIGIN, bytes(4), bytes(64)),
+        NoteSignature("x", LOG_VERIFIER.key.key_id, bytes(64)),
+    )
     note = Note(Note.decode(CHECKPOINT_8).text, unknown + Note.decode(CHECKPOINT_8).signatures)
     assert note.verify([LOG_VERIFIER]) == Note.decode(CHECKPOINT_8).signatures
 
