@@ -1,4 +1,4 @@
-"""RFC 6962 §2.1 word for word, slow and recursive: what the product's own tree and proofs are compared with."""
+"""RFC 6962 §2.1 word for word, slow and recursive: what the product's tree and proofs are held against."""
 
 from __future__ import annotations
 

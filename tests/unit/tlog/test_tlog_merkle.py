@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import rfc6962_reference as reference
 from hypothesis import given
@@ -50,7 +52,7 @@ def test_any_split_into_batches_gives_the_tree_of_the_rfc(entries: list[bytes], 
         one_by_one = one_by_one.extend(leaf_hash(entry))
     batched = Frontier()
     edges = sorted({0, len(entries), *(cut for cut in cuts if cut < len(entries))})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         batched = batched.extend(leaf_hashes(entries[start:end]))
     assert batched == one_by_one
     assert batched.root() == reference.root(entries)

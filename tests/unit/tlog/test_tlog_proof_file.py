@@ -109,7 +109,7 @@ def test_reading_any_bytes_succeeds_or_says_malformed(data: bytes) -> None:
     ],
 )
 def test_a_proof_in_any_other_form_is_refused(head: str) -> None:
-    with pytest.raises(Malformed, match="tlog-proof|note"):
+    with pytest.raises(Malformed, match=r"tlog-proof|note"):
         TlogProof.decode(f"{head}\n\n".encode() + CHECKPOINT_8)
 
 

@@ -1,5 +1,8 @@
-"""Known answers. Inputs and roots are those of transparency-dev/merkle; the rest was computed from the RFC's text
-by another program than the one under test."""
+"""Known answers.
+
+The eight inputs and their roots are those of transparency-dev/merkle. The rest was computed from the text of the
+RFC and of C2SP by another program than the one under test.
+"""
 
 from __future__ import annotations
 
