@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 
 from service.log import EventLog, open_log
 from service.postgres import Database, connect_arguments, open_pools, parse_url
-from service.postgres.embedded import EmbeddedPostgres
+from service.postgres.embedded import EmbeddedPostgres, locked
 from service.postgres.schema import upgrade
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -42,6 +43,14 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
     url = make_url(server.start())
     yield url
     server.release()
+    remove(server)
+
+
+def remove(server: EmbeddedPostgres) -> None:
+    """Wait for the server's end and remove its files, which are elsewhere where root runs the tests."""
+    with locked(server.home / "supervisor.lock"):
+        assert not (server.cluster / "postmaster.pid").exists()
+        shutil.rmtree(server.home)
 
 
 @pytest.fixture(scope="session")

