@@ -146,7 +146,7 @@ def verify(file: bytes, log_vkey: str, witness_vkeys: list[str]) -> tuple[list[s
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) < 2:  # noqa: PLR2004 -- a file and a key
+    if len(arguments) < 2:
         print(__doc__, file=sys.stderr)
         return 2
     path, log_vkey, *witness_vkeys = arguments

@@ -2,8 +2,8 @@
 
 A frame may hold several messages, and those of different origin mix: events come unasked between the replies.
 The connection is opened with the first request and again after each failure. Whether a session outlives its
-connection is for the server to say (with CometD, option ``requireHandshakePerConnection``); if it does not, the
-next connect is answered 402.
+connection is for the server to say (with CometD, option ``requireHandshakePerConnection``); if it does not,
+the next connect is answered 402.
 """
 
 from __future__ import annotations
