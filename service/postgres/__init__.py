@@ -105,7 +105,8 @@ def database_errors() -> Iterator[None]:
         yield
     except CalltrailError:
         raise
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # The last is what asyncpg raises when a connection breaks off in the middle of a COPY.
         raise DatabaseUnavailable(f"Postgres cannot be reached: {error or type(error).__name__}") from error
     except asyncpg.PostgresError as error:
         raise translate(error) from error
