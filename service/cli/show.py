@@ -10,13 +10,15 @@ from typing import Any
 from uuid import UUID
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from service.log import rfc3339
 
 console = Console(highlight=False)
 """Colours go off by themselves when the output is no terminal, or when NO_COLOR is set."""
+
+IDS = frozenset({"call", "transfer"})
 
 STATE_STYLES = {
     "Ringing": "yellow",
@@ -60,7 +62,7 @@ def cell(value: Any) -> Text:
     if value is None:
         return Text("-", style="dim")
     if isinstance(value, datetime):
-        return Text(value.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3])
+        return Text(value.strftime("%Y-%m-%d %H:%M:%S"))
     if isinstance(value, list):
         return Text(", ".join(str(item) for item in value) or "-")
     if isinstance(value, Mapping):
@@ -70,14 +72,14 @@ def cell(value: Any) -> Text:
 
 
 def print_legs(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    names = ("call_id", "phone_number", "state", "participants", "user_data", "from_position", "from_at")
-    columns = ("call", "number", "state", "with", "userData", "since position", "since")
+    names = ("call_id", "phone_number", "state", "participants", "from_position", "user_data")
+    columns = ("call", "number", "state", "with", "since", "userData")
     print_table(title, columns, ([row[name] for name in names] for row in rows))
 
 
 def print_transfers(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    names = ("requested_at", "agent", "destination", "reason", "outcome", "grade", "call_id", "transfer_id")
-    columns = ("requested (UTC)", "agent", "to", "reason", "outcome", "because", "call", "transfer")
+    names = ("transfer_id", "requested_at", "agent", "destination", "reason", "outcome")
+    columns = ("transfer", "requested (UTC)", "agent", "to", "reason", "outcome")
     print_table(title, columns, ([row[name] for name in names] for row in rows))
 
 
