@@ -48,12 +48,17 @@ def plain(value: object) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table that fits the terminal."""
+    """Write a table that fits the terminal. A column of ids is never cut: an id is there to be copied."""
+    cells = [[cell(value) for value in row] for row in rows]
+    headers = [
+        Column(name, min_width=max(len(row[number]) for row in cells) if name in IDS and cells else None)
+        for number, name in enumerate(columns)
+    ]
     table = Table(
-        *columns, title=title, title_justify="left", show_edge=False, pad_edge=False, title_style="bold"
+        *headers, title=title, title_justify="left", show_edge=False, pad_edge=False, title_style="bold"
     )
-    for row in rows:
-        table.add_row(*(cell(value) for value in row))
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
 
 
