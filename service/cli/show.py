@@ -19,6 +19,7 @@ console = Console(highlight=False)
 """Colours go off by themselves when the output is no terminal, or when NO_COLOR is set."""
 
 IDS = frozenset({"call", "transfer"})
+ROOM_FOR_IDS = 100  # characters across
 
 STATE_STYLES = {
     "Ringing": "yellow",
@@ -48,10 +49,11 @@ def plain(value: object) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table that fits the terminal. A column of ids is never cut: an id is there to be copied."""
+    """Write a table that fits the terminal. Where there is room ids are not cut: they are there to be copied."""
     cells = [[cell(value) for value in row] for row in rows]
+    whole = IDS if cells and console.width >= ROOM_FOR_IDS else ()
     headers = [
-        Column(name, min_width=max(len(row[number]) for row in cells) if name in IDS and cells else None)
+        Column(name, min_width=max(len(row[number]) for row in cells) if name in whole else None)
         for number, name in enumerate(columns)
     ]
     table = Table(
