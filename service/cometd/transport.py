@@ -13,7 +13,8 @@ class Transport(Protocol):
     """Carries request bodies to a server and brings response bodies back.
 
     A transport belongs to one agent. It never tries anything again of its own accord, and what it has given
-    up, by an error, a time-out or cancellation, can never turn up later: the connection is closed.
+    up, by an error or a time-out, can never turn up later: the connection is closed. Cancellation does the same
+    to a `send`; cancelling `receive` leaves the connection as it is, without loss of a frame.
     """
 
     @property
