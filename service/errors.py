@@ -20,10 +20,15 @@
     ├── CometdError                  see `service.cometd`
     │   ├── TransportFailed          no usable answer (network, time-out, HTTP status)
     │   └── ProtocolViolation        an answer that is not a Bayeux message or an array of them
-    └── GwsError
-        ├── NotSent                  certainly nothing reached GWS
-        ├── AnswerLost               something may have reached GWS; no answer is known
-        └── GwsRefused               GWS answered with an error
+    ├── GwsError
+    │   ├── NotSent                  certainly nothing reached GWS
+    │   ├── AnswerLost               something may have reached GWS; no answer is known
+    │   └── GwsRefused               GWS answered with an error
+    └── TlogError                    see `service.tlog`
+        ├── Malformed                not the format it claims to be: names the part
+        ├── OutsideTree              the tree has no such leaf or size
+        ├── ProofRefused             well-formed, but does not prove the claim
+        └── SignatureRefused         no trusted key signed, or a trusted key's signature is wrong
 
 The sentence a person reads is the exception's text. Faces translate classes, never texts: the mapping to
 HTTP stands in `service/api/problems.py`, the one to exit codes in `service/cli/`.
@@ -199,3 +204,31 @@ class GwsRefused(GwsError):
         self.status_code = status_code
         self.message = message
         self.http_status = http_status
+
+
+class TlogError(CalltrailError):
+    """Something of the transparency log could not be read, built or proved."""
+
+
+class Malformed(TlogError):
+    """Bytes or text are not in the format that they claim.
+
+    `part` says which (``checkpoint, line 2``), `problem` what is wrong with it and what is expected.
+    """
+
+    def __init__(self, part: str, problem: str) -> None:
+        super().__init__(f"{part}: {problem}")
+        self.part = part
+        self.problem = problem
+
+
+class OutsideTree(TlogError):
+    """A leaf or a tree size was asked for that the tree does not have."""
+
+
+class ProofRefused(TlogError):
+    """A proof is well-formed but does not prove what it is meant to: do not trust the claim."""
+
+
+class SignatureRefused(TlogError):
+    """No trusted key signed the note, or a trusted key's signature does not verify: do not trust the note."""

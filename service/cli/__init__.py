@@ -1,1 +1,68 @@
-"""The command line."""
+"""The command line: `calltrail`.
+
+Exit status: 0 done; 1 the answer is no (not found, refused, a check failed); 2 the command or a setting is
+wrong; 3 it could not be tried (the database or GWS is away).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from service import __version__
+from service.cli import demo, logs, reading, running
+from service.errors import BadInput, CalltrailError, DatabaseError, GwsError
+
+NO, WRONG, AWAY = 1, 2, 3
+
+app = typer.Typer(
+    help="Who transferred which call where, and why: recorded, replayable, provable.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+db = typer.Typer(help="The database.", no_args_is_help=True)
+transfer = typer.Typer(help="One transfer: send it, or show its trail.", no_args_is_help=True)
+
+app.command()(demo.demo)
+app.command()(running.serve)
+app.command()(running.simulate)
+app.command()(reading.calls)
+app.command()(reading.history)
+app.command()(reading.transfers)
+app.command()(running.rebuild)
+app.add_typer(transfer, name="transfer")
+transfer.command("send")(running.send)
+transfer.command("show")(reading.trail)
+app.add_typer(db, name="db")
+db.command("upgrade")(running.upgrade)
+
+
+@app.callback()
+def common(
+    log_level: Annotated[
+        str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.", envvar="CALLTRAIL_LOG_LEVEL")
+    ] = "WARNING",
+    version: Annotated[bool, typer.Option("--version", help="Say the version and end.")] = False,
+) -> None:
+    """Options for every command."""
+    if version:
+        typer.echo(f"calltrail {__version__}")
+        raise typer.Exit
+    logs.configure(log_level.upper())
+
+
+def main() -> None:
+    """Run the command line; errors of ours end it with one sentence and an exit status."""
+    try:
+        app()
+    except CalltrailError as error:
+        sys.stderr.write(f"calltrail: {error}\n")
+        sys.exit(exit_status(error))
+
+
+def exit_status(error: CalltrailError) -> int:
+    if isinstance(error, BadInput):
+        return WRONG
+    return AWAY if isinstance(error, DatabaseError | GwsError) else NO

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+LOCK = 7_232_501_144  # of our own choosing: two programs that upgrade at once take turns
+
+
+def migrate(connection: Connection) -> None:
+    context.configure(connection=connection, transaction_per_migration=False)
+    with context.begin_transaction():
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+        # A migration that cannot have its lock soon gives up instead of stopping the traffic behind it.
+        connection.execute(text("SET LOCAL lock_timeout = '4s'"))
+        context.run_migrations()
+
+
+async def connect_and_migrate(url: str) -> None:
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate)
+    await engine.dispose()
+
+
+url = context.config.get_main_option("sqlalchemy.url")
+if url is None:
+    message = "sqlalchemy.url is not set: use `calltrail db upgrade`, which knows the database"
+    raise SystemExit(message)
+asyncio.run(connect_and_migrate(url))

@@ -1,0 +1,36 @@
+"""The FastAPI application."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from service import __version__
+from service.api import problems
+from service.api.calls import calls_router
+from service.api.drop_in import drop_in
+from service.api.events import events_router
+from service.api.services import Services
+from service.api.transfers import transfers_router
+
+__all__ = ["Services", "create_api"]
+
+
+def create_api(services: Services) -> FastAPI:
+    """All routes. The documentation pages of FastAPI load scripts from elsewhere, so they are left out."""
+    app = FastAPI(title="calltrail", version=__version__, docs_url=None, redoc_url=None)
+    problems.install(app)
+    app.include_router(drop_in(services.handler, services.agents, services.settings.max_request_bytes))
+    for router in (calls_router, transfers_router, events_router):
+        app.include_router(router(services))
+
+    @app.get("/healthz", tags=["service"], summary="Whether the service can do its work")
+    async def health() -> dict[str, Any]:
+        return {
+            "status": "ok",
+            "head": await services.log.next_position() - 1,
+            "projections": await services.engine.positions(),
+        }
+
+    return app

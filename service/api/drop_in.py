@@ -1,0 +1,112 @@
+"""``POST /api/v2/me/calls/{id}``: takes and answers exactly what GWS does.
+
+An application changes its base URL and nothing else. "me" is found as GWS finds it, by the request's Basic
+credentials; they are checked against the configured agents.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64decode
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse, Response
+
+from service.api.problems import problem
+from service.config import Agent
+from service.errors import BadCommand, NotAuthenticated
+from service.gws import answers
+from service.transfers import Outcome, TransferHandler, parse_command
+
+DOOR = "gws"
+
+
+def drop_in(handler: TransferHandler, agents: Sequence[Agent], max_request_bytes: int) -> APIRouter:
+    """The router for GWS's own path."""
+    router = APIRouter(tags=["GWS"])
+    passwords = {agent.user: agent.password.get_secret_value() for agent in agents}
+
+    @router.post(
+        "/api/v2/me/calls/{call_id}",
+        summary="SingleStepTransfer, as GWS takes it",
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+        },
+        response_class=Response,
+    )
+    async def operate(
+        call_id: str,
+        request: Request,
+        authorization: Annotated[str | None, Header()] = None,
+        idempotency_key: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        """Transfer a call; the answer is GWS's own. `Idempotency-Key` makes a repeated request harmless."""
+        user = authenticate(authorization, passwords)
+        body = await read_body(request.stream(), max_request_bytes)
+        try:
+            check_size(body, max_request_bytes)
+            command = parse_command(call_id, body, agent=user, caller=user, door=DOOR, key=idempotency_key)
+        except BadCommand as error:
+            if error.field != "call id":
+                await handler.refuse(body[:max_request_bytes], call_id, user, DOOR, error)
+            return problem(error)
+        return render(await handler.transfer(command))
+
+    return router
+
+
+def authenticate(authorization: str | None, passwords: dict[str, str]) -> str:
+    """The user whose Basic credentials these are (RFC 7617).
+
+    Raises:
+        NotAuthenticated: there are none, or they are wrong.
+
+    """
+    scheme, _, encoded = (authorization or "").partition(" ")
+    try:
+        user, colon, password = b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        scheme = user = colon = password = ""
+    known = passwords.get(user)
+    if scheme.lower() != "basic" or not colon or known is None:
+        raise NotAuthenticated("Access denied: send the Basic credentials of a configured agent")
+    if not hmac.compare_digest(known.encode(), password.encode()):
+        raise NotAuthenticated("Access denied: the password is wrong")
+    return user
+
+
+async def read_body(stream: AsyncIterator[bytes], limit: int) -> bytes:
+    """Read a body up to a little more than `limit` bytes, so that too much is noticed."""
+    body = bytearray()
+    async for chunk in stream:
+        body += chunk
+        if len(body) > limit:
+            return bytes(body[: limit + 1])
+    return bytes(body)
+
+
+def check_size(body: bytes, limit: int) -> None:
+    if len(body) > limit:
+        raise BadCommand("body", "is too large", f"Send at most {limit} bytes")
+
+
+def render(outcome: Outcome) -> Response:
+    """The answer for a command: GWS's own where it gave one, else what can be said."""
+    transfer = outcome.transfer
+    headers = {"Calltrail-Transfer": str(transfer.id)}
+    if outcome.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if transfer.answer is not None:
+        answer = transfer.answer
+        headers["Content-Type"] = answer.content_type or "application/json"
+        return Response(answer.body, answer.http_status, headers)
+    if transfer.state == "rejected":
+        message = f"transfer {transfer.id} was not sent: GWS cannot be reached"
+        status, code = 503, answers.INTERNAL_ERROR
+    else:
+        message = f"transfer {transfer.id} is {transfer.state}: GWS gave no answer"
+        status, code = 202, answers.INCOMPLETE
+        headers["Location"] = f"/v1/transfers/{transfer.id}"
+    return JSONResponse({"statusCode": code, "statusMessage": message}, status, headers)

@@ -1,0 +1,23 @@
+"""What the HTTP face needs of the rooms below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.config import Agent, Settings
+from service.log import EventLog
+from service.projections import Engine, Queries
+from service.transfers import TransferHandler
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts that a request may use."""
+
+    settings: Settings
+    agents: Sequence[Agent]
+    log: EventLog
+    handler: TransferHandler
+    engine: Engine
+    queries: Queries

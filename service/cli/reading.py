@@ -1,0 +1,125 @@
+"""Commands that read: calls, history, transfers, one transfer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from service.api.calls import call_history
+from service.api.events import document
+from service.api.moments import resolve, zoned
+from service.cli import show
+from service.cli.options import AsJson, AsOf, DataDir, reading, run
+from service.errors import NotFound
+from service.projections import TransferFilter, calls_of
+
+When = Annotated[datetime | None, typer.Option(help="A time, ISO 8601, in UTC.")]
+
+
+def calls(
+    as_of: AsOf = None,
+    agent: Annotated[str | None, typer.Option(help="Only this agent's legs.")] = None,
+    call: Annotated[str | None, typer.Option(help="Only this call, even if it is over.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Also calls that are over.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show calls and their legs, now or as of any moment.
+
+    calltrail calls
+    calltrail calls --as-of 42 --agent 15000
+    calltrail calls --as-of 2026-11-24T09:30:00Z --json
+    """
+
+    async def main() -> None:
+        async with reading(data_dir) as at:
+            position = await resolve(at.log, as_of)
+            rows = await at.queries.legs(as_of=position, agent=agent, call_id=call, include_over=every)
+        if as_json:
+            show.print_json({"as_of": position, "calls": calls_of(rows)})
+        elif rows:
+            show.print_legs("Calls" if position is None else f"Calls as of position {position}", rows)
+        else:
+            show.console.print("No live calls. Those that are over: calltrail calls --all")
+
+    run(main())
+
+
+def history(
+    call: Annotated[str, typer.Argument(help="The call's id.")],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show every event of a call, in order: what GWS said, and what was commanded.
+
+    calltrail history 01RCC3N118B1V0SL8O7GK2LAES00000G
+    """
+
+    async def main() -> None:
+        async with reading(data_dir) as at:
+            events = [document(event) for event in await call_history(at.log, call)]
+        if not events:
+            raise NotFound(f"nothing is recorded of call {call}; those known: calltrail calls --all")
+        if as_json:
+            show.print_json({"call_id": call, "events": events})
+        else:
+            show.print_events(f"Call {call}", events)
+
+    run(main())
+
+
+def transfers(
+    call: Annotated[str | None, typer.Option(help="Of this call.")] = None,
+    agent: Annotated[str | None, typer.Option(help="By this agent.")] = None,
+    destination: Annotated[str | None, typer.Option(help="To this number.")] = None,
+    reason: Annotated[str | None, typer.Option(help="For this reason.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="confirmed, failed, rejected, in_doubt …")] = None,
+    since: When = None,
+    until: When = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 100,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """List transfers, newest first: who, where to, why, and what became of them.
+
+    calltrail transfers --reason Escalation
+    calltrail transfers --outcome in_doubt --json
+    """
+
+    async def main() -> None:
+        wanted = TransferFilter(call, agent, destination, reason, outcome, zoned(since), zoned(until))
+        async with reading(data_dir) as at:
+            rows = await at.queries.transfers(wanted, limit=limit)
+        if as_json:
+            show.print_json({"transfers": rows})
+        elif rows:
+            show.print_transfers("Transfers", rows)
+        else:
+            show.console.print("No transfer fits.")
+
+    run(main())
+
+
+def trail(
+    transfer: Annotated[str, typer.Argument(help="The transfer's id.")],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one transfer's audit trail: each step, the outcome, and the evidence it rests on."""
+    try:
+        transfer_id = UUID(transfer)
+    except ValueError:
+        raise typer.BadParameter(f"{transfer} is not a transfer's id; see `calltrail transfers`") from None
+
+    async def main() -> None:
+        async with reading(data_dir) as at:
+            row = await at.queries.transfer(transfer_id)
+        if as_json:
+            show.print_json(row)
+        else:
+            show.print_trail(row)
+
+    run(main())

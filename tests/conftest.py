@@ -1,0 +1,92 @@
+"""Fixtures: a real Postgres for the session, a database of its own for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from sqlalchemy.engine import URL, make_url
+
+from service.log import EventLog, open_log
+from service.postgres import Database, connect_arguments, open_pools, parse_url
+from service.postgres.embedded import EmbeddedPostgres
+from service.postgres.schema import upgrade
+
+SAMPLES = Path(__file__).parent / "samples"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long batteries in full")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="a long battery; run with --long"))
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+    """A Postgres server: the one of DATABASE_URL, or an embedded one that trades durability for speed."""
+    if given := os.environ.get("DATABASE_URL"):
+        yield parse_url(given)
+        return
+    home = tmp_path_factory.mktemp("calltrail")
+    server = EmbeddedPostgres(home, options={"fsync": "off", "synchronous_commit": "off"})
+    url = make_url(server.start())
+    yield url
+    server.release()
+
+
+@pytest.fixture(scope="session")
+def template(server_url: URL) -> Iterator[str]:
+    """A migrated database to copy from."""
+    name = f"template_{uuid.uuid4().hex}"
+
+    async def make() -> None:
+        await execute(server_url, f'CREATE DATABASE "{name}"')
+        await upgrade(server_url.set(database=name))
+
+    asyncio.run(make())
+    yield name
+    asyncio.run(execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+@pytest.fixture
+async def database_url(server_url: URL, template: str) -> AsyncIterator[URL]:
+    name = f"test_{uuid.uuid4().hex}"
+    await execute(server_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    yield server_url.set(database=name)
+    await execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+async def database(database_url: URL) -> AsyncIterator[Database]:
+    async with open_pools(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def log(database: Database) -> AsyncIterator[EventLog]:
+    async with open_log(database, max_payload_bytes=1 << 20) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sample() -> object:
+    """Reads a sample of the GWS reference by its name, as bytes."""
+    return lambda name: (SAMPLES / f"{name}.json").read_bytes()
+
+
+async def execute(url: URL, statement: str) -> None:
+    connection = await asyncpg.connect(**connect_arguments(url))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
