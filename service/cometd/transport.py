@@ -13,8 +13,9 @@ class Transport(Protocol):
     """Carries request bodies to a server and brings response bodies back.
 
     A transport belongs to one agent. It never tries anything again of its own accord, and what it has given
-    up, by an error or a time-out, can never turn up later: the connection is closed. Cancellation does the same
-    to a `send`; cancelling `receive` leaves the connection as it is, without loss of a frame.
+    up, by an error or a time-out, can never turn up later: the connection is closed. So it is after
+    cancellation, unless the transport is streaming and was only waiting for a frame: the session knows a late
+    reply by its id.
     """
 
     @property
