@@ -37,6 +37,7 @@ from service.cometd.longpolling import LongPolling, shared_http
 from service.cometd.patience import Timing
 from service.cometd.session import Session
 from service.cometd.transport import Credentials, Transport
+from service.cometd.websocket import WebSocket
 
 __all__ = [
     "Advice",
@@ -61,6 +62,7 @@ __all__ = [
     "Stopped",
     "Timing",
     "Transport",
+    "WebSocket",
     "shared_http",
     "split",
 ]

@@ -70,4 +70,4 @@ def _seconds(milliseconds: Any) -> float | None:
     """Read a time; what is not a number is as good as absent."""
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
-    return max(-1.0, min(milliseconds, LONGEST * 1000) / 1000)
+    return min(max(milliseconds, -1000), LONGEST * 1000) / 1000

@@ -46,12 +46,13 @@ class Client:
     """Drives one session over one transport.
 
     `channels`, `timing`, `rng`, `resume`, `acked`: see `Session`.
+    `wall`: the clock for `at` and `since`, seconds since 1970.
     `prepare`: awaited before each handshake, to renew credentials or to fetch cookies and a CSRF token. If
     it raises a `CalltrailError`, the handshake counts as failed; raise `TransportFailed` with its `status`
     for a 401 or 403.
     """
 
-    __slots__ = ("_close", "_closing", "_older", "_prepare", "_session", "_transport")
+    __slots__ = ("_close", "_closing", "_older", "_prepare", "_session", "_transport", "_wall")
 
     def __init__(
         self,
@@ -63,7 +64,9 @@ class Client:
         prepare: Callable[[], Awaitable[None]] | None = None,
         resume: ResumeState | None = None,
         acked: int = 0,
+        wall: Callable[[], float] = time.time,
     ) -> None:
+        self._wall = wall
         self._transport = transport
         self._prepare = prepare
         self._session = Session(
@@ -134,28 +137,29 @@ class Client:
                         items = await self._carry_out(action)
                 for item in items:
                     yield item
+                    while isinstance(item, Delivery) and item.batch is None and not item.confirmed:
+                        await asyncio.sleep(self._session.pace())  # nobody else has a copy
+                        item.attempt += 1
+                        yield item
                     if isinstance(item, Delivery):
-                        async for again in self._until_settled(item):
-                            yield again
+                        self._settle(item)
         finally:
             await self._let_go()
 
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
     def _next(self) -> Action:
-        now = time.monotonic()
+        now = self._now()
         if self._close is not None and not self._session.closing:
             self._session.close(now, keep=self._close)
         return self._session.next(now)
 
-    async def _until_settled(self, delivery: Delivery) -> AsyncIterator[Delivery]:
-        """Learn what became of a delivery; yield it again while nobody else has a copy of it."""
-        while not delivery.confirmed and delivery.batch is None:
-            await asyncio.sleep(self._session.pace())
-            delivery.attempt += 1
-            yield delivery
+    def _settle(self, delivery: Delivery) -> None:
         if delivery.confirmed:
             self._session.confirmed(delivery)
         else:
-            self._session.withheld(delivery, time.monotonic())
+            self._session.withheld(delivery, self._now())
 
     async def _carry_out(self, action: Send | Listen) -> list[Item]:
         """Send or listen, and tell the session what came of it."""
@@ -169,9 +173,9 @@ class Client:
             items = await self._settle_older()
             if isinstance(error, TransportFailed) and error.status in (401, 403):
                 self._transport.cookies.clear()  # they belong to a log-in that is over
-            return items + session.failed(error, time.monotonic(), time.time())
+            return items + session.failed(error, self._now(), self._wall())
         items = await self._settle_older()
-        return items + session.answered(messages, time.monotonic(), time.time())
+        return items + session.answered(messages, self._now(), self._wall())
 
     async def _perform(self, action: Send | Listen) -> bytes:
         if isinstance(action, Listen):
@@ -214,9 +218,9 @@ class Client:
             return []
         self._older = None
         try:
-            return self._session.older_answered(split(poll.result()), time.time())
+            return self._session.older_answered(split(poll.result()), self._wall())
         except CometdError as error:
-            return self._session.older_failed(error, time.time())
+            return self._session.older_failed(error, self._wall())
 
     async def _let_go(self) -> None:
         if self._older is not None:

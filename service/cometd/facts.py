@@ -167,9 +167,12 @@ Item = Delivery | Opened | Resumed | PossibleGap | Lost | Refused | MultipleClie
 class ResumeState:
     """All it takes for another process to go on with a session, beside the last confirmed batch.
 
-    Plain values, to be stored as the credentials they are. `cookies` is `Cookies.dump()`. `since` is the
-    end of the certain span. `idle` says that no poll was under way, so that nothing can have been on the
-    wire.
+    Plain values, to be stored as the credentials they are. `cookies` is `Cookies.dump()`. `since` is the end
+    of the certain span.
+
+    `idle` says that no poll was under way, as after a close in good order, so that without acknowledgement
+    too nothing can have been lost on the wire. That is true once: before you start a successor from it, store
+    it again with `idle` false, lest a third process believe it after the second has crashed.
     """
 
     client_id: str = field(repr=False)

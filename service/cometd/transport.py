@@ -13,7 +13,9 @@ class Transport(Protocol):
     """Carries request bodies to a server and brings response bodies back.
 
     A transport belongs to one agent. It never tries anything again of its own accord, and what it has given
-    up, by an error, a time-out or cancellation, can never turn up later: the connection is closed.
+    up, by an error or a time-out, can never turn up later: the connection is closed. So it is after
+    cancellation, unless the transport is streaming and was only waiting for a frame: the session knows a late
+    reply by its id.
     """
 
     @property

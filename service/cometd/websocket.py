@@ -9,8 +9,10 @@ the next connect is answered 402.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from service.cometd.actions import Purpose
@@ -93,19 +95,31 @@ class WebSocket:
         if cookie is not None:
             headers["Cookie"] = cookie
         try:
-            self._socket = socket = await self._http.ws_connect(
+            socket = await self._http.ws_connect(
                 self._url,
                 headers=headers,
                 max_msg_size=self._max_frame,
-                autoping=True,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_TIMEOUT),
             )
         except aiohttp.WSServerHandshakeError as error:
+            self._learn(error.headers)
             raise TransportFailed(f"HTTP {error.status}", status=error.status, sent=False) from None
+        self._socket = socket
+        self._learn(_response(socket).headers)
         return socket
+
+    def _learn(self, headers: Mapping[str, str] | None) -> None:
+        if headers is not None:
+            self.cookies.store(self._url, CIMultiDict(headers).getall("Set-Cookie", ()))
+            self._credentials.observe(headers)
 
     def _drop(self) -> None:
         """Cut the connection, so that nothing that was given up can still come through it."""
         socket, self._socket = self._socket, None
         if socket is not None:
-            socket._response.close()  # noqa: SLF001 - aiohttp has no public way to cut without a farewell
+            _response(socket).close()
+
+
+def _response(socket: aiohttp.ClientWebSocketResponse) -> aiohttp.ClientResponse:
+    """Return the response that opened the connection: it has the headers, and can cut without a farewell."""
+    return socket._response  # noqa: SLF001 - aiohttp has no public way to either
