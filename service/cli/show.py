@@ -49,7 +49,7 @@ def plain(value: object) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table that fits the terminal. Where there is room ids are not cut: they are there to be copied."""
+    """Write a table that fits the terminal. Where there is room, ids are not cut: they are to be copied."""
     cells = [[cell(value) for value in row] for row in rows]
     whole = IDS if cells and console.width >= ROOM_FOR_IDS else ()
     headers = [
