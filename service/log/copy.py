@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -31,20 +31,22 @@ class Row(NamedTuple):
     payload: bytes
 
 
-def encode_rows(rows: Iterable[Row]) -> bytes:
-    """The whole input of ``COPY event_log FROM STDIN (FORMAT binary)`` for `rows`."""
-    return b"".join((HEADER, *_pieces(rows), TRAILER))
-
-
-def _pieces(rows: Iterable[Row]) -> Iterator[bytes]:
-    microsecond = timedelta(microseconds=1)
-    for position, recorded_at, event_id, codec, stream, kind, salt, commitment, payload in rows:
+def encode_rows(rows: Iterable[Row], recorded_at: datetime) -> bytes:
+    """Rows of one transaction, all recorded at the same time; they stand between `HEADER` and `TRAILER`."""
+    moment = (recorded_at - _EPOCH) // timedelta(microseconds=1)
+    pieces: list[bytes] = []
+    add = pieces.extend
+    for position, _, event_id, codec, stream, kind, salt, commitment, payload in rows:
         stream_bytes = stream.encode()
         kind_bytes = kind.encode()
-        moment = (recorded_at - _EPOCH) // microsecond
-        yield _FIXED(9, 8, position, 8, moment, 16, event_id.bytes, 2, codec, len(stream_bytes))
-        yield stream_bytes
-        yield _LENGTH(len(kind_bytes))
-        yield kind_bytes
-        yield _COMMITMENT(16, salt, 32, commitment, len(payload))
-        yield payload
+        add(
+            (
+                _FIXED(9, 8, position, 8, moment, 16, event_id.bytes, 2, codec, len(stream_bytes)),
+                stream_bytes,
+                _LENGTH(len(kind_bytes)),
+                kind_bytes,
+                _COMMITMENT(16, salt, 32, commitment, len(payload)),
+                payload,
+            )
+        )
+    return b"".join(pieces)

@@ -105,7 +105,7 @@ def database_errors() -> Iterator[None]:
         yield
     except CalltrailError:
         raise
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise DatabaseUnavailable(f"Postgres cannot be reached: {error or type(error).__name__}") from error
     except asyncpg.PostgresError as error:
         raise translate(error) from error
