@@ -35,41 +35,69 @@ WORDS = (
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
 
 
+class Session:
+    """An agent's session: one device, one call after the other."""
+
+    def __init__(self, number: int, draw: random.Random) -> None:
+        self.producer = Producer.new()
+        self.number = str(number)
+        self.device = UUID(int=draw.getrandbits(128), version=4)
+        self.host = draw.choice(HOSTS)
+        self.count = 0
+        self.call_id = ""
+        self.connection_id = ""
+        self.left = 0
+
+
 class Traffic:
-    """An endless series of events from `sessions` agents' sessions; the same `seed` makes the same bodies."""
+    """An endless series of events from `sessions` agents' sessions; the same `seed` makes the same bodies.
+
+    Call ids have the form of T-Servers': a prefix for each server and a count.
+    """
 
     def __init__(self, seed: int, sessions: int = 500) -> None:
         self._random = random.Random(seed)  # noqa: S311 variety, not a secret
-        self._producers = [Producer.new() for _ in range(sessions)]
-        self._counts = [0] * sessions
+        self._servers = ["01" + "".join(self._random.choices(ALPHABET, k=23)) for _ in range(4)]
+        self._calls = self._random.getrandbits(16)
+        self._sessions = [Session(15_000 + number, self._random) for number in range(sessions)]
 
     def events(self, count: int) -> Iterator[NewEvent]:
         """The next `count` events, each of a session chosen at random."""
         for _ in range(count):
-            yield self.event(self._random.randrange(len(self._producers)))
+            yield self.event(self._random.choice(self._sessions))
 
-    def event(self, session: int) -> NewEvent:
+    def event(self, session: Session) -> NewEvent:
         """The next event of one session."""
-        producer, count = self._producers[session], self._counts[session]
-        self._counts[session] += 1
-        call_id, body = self._notification(str(15_000 + session))
+        count = session.count
+        session.count += 1
+        if session.left == 0:
+            self._begin_call(session)
+        session.left -= 1
         fact = NotificationReceived(
-            session=producer.key, agent=str(15_000 + session), count=count, channel="/v2/me/calls"
+            session=session.producer.key, agent=session.number, count=count, channel="/v2/me/calls"
         )
-        event_id = producer.event_id(count)
-        return NewEvent(event_id, call_stream(call_id), fact.kind(), encode(fact, body))
+        payload = encode(fact, self._notification(session))
+        event_id = session.producer.event_id(count)
+        return NewEvent(event_id, call_stream(session.call_id), fact.kind(), payload)
 
-    def _notification(self, number: str) -> tuple[str, bytes]:
-        draw = self._random
-        call_id = "01" + "".join(draw.choices(ALPHABET, k=30))
-        device = UUID(int=draw.getrandbits(128), version=4)
-        host = draw.choice(HOSTS)
+    def _begin_call(self, session: Session) -> None:
+        self._calls += 1
+        number, suffix = self._calls, ""
+        for _ in range(7):
+            number, digit = divmod(number, len(ALPHABET))
+            suffix = ALPHABET[digit] + suffix
+        session.call_id = self._random.choice(self._servers) + suffix
+        session.connection_id = f"00710271{self._calls:08x}"
+        session.left = self._random.randrange(2, 9)
+
+    def _notification(self, session: Session) -> bytes:
+        draw, call_id = self._random, session.call_id
         call = {
             "id": call_id,
             "state": draw.choice(STATES),
             "callUuid": call_id,
-            "connId": f"{draw.getrandbits(40):016x}",
-            "deviceUri": f"http://{host}/api/v2/devices/{device}",
+            "connId": session.connection_id,
+            "deviceUri": f"http://{session.host}/api/v2/devices/{session.device}",
             "participants": [self._participant() for _ in range(draw.choice((1, 1, 1, 1, 1, 2)))],
             "dnis": self._number(),
             "callType": draw.choice(TYPES),
@@ -79,7 +107,7 @@ class Traffic:
             "supervisorListeningIn": False,
             "monitoredUserMuted": False,
             "monitoring": False,
-            "uri": f"http://{host}/api/v2/me/calls/{call_id}",
+            "uri": f"http://{session.host}/api/v2/me/calls/{call_id}",
             "path": f"/calls/{call_id}",
         }
         if draw.random() < 0.35:
@@ -87,12 +115,11 @@ class Traffic:
         data = {
             "notificationType": draw.choice(("StatusChange", "StatusChange", "AttachedDataChanged")),
             "call": call,
-            "phoneNumber": number,
+            "phoneNumber": session.number,
             "extensions": {"BusinessCall": draw.randrange(2)},
             "messageType": "CallStateChangeMessage",
         }
-        body = json.dumps({"data": data, "channel": "/v2/me/calls"}, separators=(",", ":"))
-        return call_id, body.encode()
+        return json.dumps({"data": data, "channel": "/v2/me/calls"}, separators=(",", ":")).encode()
 
     def _participant(self) -> dict[str, str]:
         number = self._number()

@@ -19,22 +19,27 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from time import perf_counter
 
 import asyncpg
 
 from service.errors import CalltrailError, DatabaseError, DatabaseUnavailable, OutcomeUnknown
 from service.log import sql
 from service.log.codec import AS_IS, Codecs
+from service.log.copy import encode_rest
 from service.log.event import SALT_BYTES, Condition, NewEvent, Statement, check_event, commit_to
-from service.log.transaction import AlreadyThere, Asked, Prepared, State, Transaction
+from service.log.transaction import AlreadyThere, Prepared, State, Transaction
 from service.log.watch import HeadWatch
 from service.postgres import Database, database_errors
+from service.tlog.entry import entry_pieces
 
 logger = logging.getLogger(__name__)
 
 BATCH_LIMIT = 4_000  # events in one transaction, unless a single request holds more
 BATCH_BYTES = 16 << 20  # of payloads, as they are stored
-BREATH = 1_000  # events of one request that are prepared before others get their turn
+MANY = 64  # requests
+NEAR_S = 0.025  # a database that commits such a batch faster than this is near
+BREATH = 64  # events of one request that are prepared before others get their turn
 KEEP_TRYING_S = 10.0
 LOCK_TIMEOUT_MS = 5_000
 
@@ -42,10 +47,14 @@ LOCK_TIMEOUT_MS = 5_000
 class Request:
     """Events that go in together, and the future that tells their positions."""
 
-    __slots__ = ("asked", "positions")
+    __slots__ = ("also", "conditions", "events", "positions")
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
+    def __init__(
+        self, events: Sequence[Prepared], conditions: Sequence[Condition], also: Sequence[Statement]
+    ) -> None:
+        self.events = events
+        self.conditions = conditions
+        self.also = also
         self.positions: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
 
     def refuse(self, error: CalltrailError) -> None:
@@ -72,6 +81,8 @@ class Appender:
         self._task: asyncio.Task[None] | None = None
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._state = State()
+        self._last_s = 0.0
+        self._last_taken = 0
 
     async def start(self) -> None:
         """Begin; where the database can be reached, with the dictionary that it names."""
@@ -122,27 +133,33 @@ class Appender:
         for at in range(BREATH, len(events), BREATH):
             await asyncio.sleep(0)
             prepared += self._prepare(events[at : at + BREATH])
-        request = Request(Asked(prepared, conditions, also))
+        request = Request(prepared, conditions, also)
         self._waiting.append(request)
         self._work.set()
         return await request.positions
 
     def _prepare(self, events: Sequence[NewEvent]) -> list[Prepared]:
         """Do what needs no lock: pack the payloads and commit to them."""
-        codec = self._state.codec
-        pack = self._codecs[codec].pack if codec != AS_IS else keep
+        pack = self._codecs[self._state.codec].pack if self._state.codec != AS_IS else keep
         salts = os.urandom(SALT_BYTES * len(events))
         prepared = []
         for at, event in enumerate(events):
-            payload = event.payload
+            event_id, stream, kind, payload = event
             salt = salts[at * SALT_BYTES : (at + 1) * SALT_BYTES]
-            prepared.append(Prepared(event, salt, commit_to(salt, payload), *pack(payload)))
+            commitment = commit_to(salt, payload)
+            codec, stored = pack(payload)
+            rest = encode_rest(event_id, codec, stream, kind, salt, commitment, stored)
+            pieces = entry_pieces(event_id=str(event_id), stream=stream, kind=kind, commitment=commitment)
+            prepared.append(Prepared(event, rest, *pieces))
         return prepared
 
     async def _run(self) -> None:
         while True:
-            await self._work.wait()
+            if not self._waiting:
+                self._last_taken = 0  # those who were answered last are among those who come now
+                await self._work.wait()
             batch = self._take_batch()
+            begin = perf_counter()
             try:
                 await self._write(batch)
             except CalltrailError as error:
@@ -152,16 +169,26 @@ class Appender:
                 for request in batch:
                     request.refuse(OutcomeUnknown("the appender was stopped while it wrote"))
                 raise
+            self._last_s = perf_counter() - begin
 
     def _take_batch(self) -> list[Request]:
+        """What is waiting, up to the limits.
+
+        Of many producers only half are taken, so that the others prepare while these are written. With a
+        database far away time is lost on the way and not in preparing: then all go at once.
+        """
         events = size = taken = 0
-        for request in self._waiting:
-            events += len(request.asked.events)
-            size += sum(len(prepared.stored) for prepared in request.asked.events)
+        most = len(self._waiting)
+        if self._last_s < NEAR_S:
+            most = max(MANY, (most + self._last_taken + 1) // 2)
+        for request in self._waiting[:most]:
+            events += len(request.events)
+            size += sum(len(prepared.rest) for prepared in request.events)
             if taken and (events > BATCH_LIMIT or size > BATCH_BYTES):
                 break
             taken += 1
         batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        self._last_taken = taken
         if not self._waiting:
             self._work.clear()
         return batch
@@ -169,10 +196,9 @@ class Appender:
     async def _write(self, batch: list[Request]) -> None:
         """Write `batch`, again and again while the database is away, up to KEEP_TRYING_S."""
         deadline = asyncio.get_running_loop().time() + KEEP_TRYING_S
-        asked = [request.asked for request in batch]
         in_doubt = thorough = False
         for attempt in itertools.count():
-            transaction = Transaction(asked, self._state, self._codecs, thorough=thorough)
+            transaction = Transaction(batch, self._state, self._codecs, thorough=thorough)
             try:
                 with database_errors():
                     self._connection = self._connection or await self._connect()

@@ -18,7 +18,7 @@ from service.errors import DatabaseError, NotEnoughTraffic
 from service.log import sql
 
 AS_IS = 0
-LEVEL = 3
+LEVEL = 1
 DICTIONARY_BYTES = 112 << 10
 LARGEST_PAYLOAD = 1 << 30
 """No stored form is unpacked to more than this many bytes, whatever it claims."""
@@ -73,7 +73,9 @@ class Codecs:
         """Those among `numbers` that must be loaded before they can be used."""
         return {number for number in numbers if number != AS_IS and number not in self._known}
 
-    async def load(self, connection: asyncpg.Connection[asyncpg.Record] | asyncpg.Pool[asyncpg.Record]) -> None:
+    async def load(
+        self, connection: asyncpg.Connection[asyncpg.Record] | asyncpg.Pool[asyncpg.Record]
+    ) -> None:
         """Read every dictionary that is not known yet."""
         for number, dictionary in await connection.fetch(sql.CODECS, list(self._known)):
             self._known[number] = Codec(number, dictionary)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -20,32 +20,33 @@ import asyncpg
 from service.errors import AppendConflict, CalltrailError, EventIdReused, Tampered
 from service.log import sql
 from service.log.codec import Codecs
-from service.log.copy import HEADER, TRAILER, Row, encode_rows
+from service.log.copy import HEADER, TRAILER, encode_rows
 from service.log.event import Condition, NewEvent, Statement
 from service.log.tree import StoredTile, Tree, moment_text, tile_values, tree_at
-from service.tlog.entry import encode_entry
+from service.tlog.entry import join_entry
 from service.tlog.merkle import leaf_hashes
 
 PIECE = 256  # rows encoded and sent at a time
-HANDFUL = 4  # up to so many rows go in by INSERT
 
 
 class Prepared(NamedTuple):
-    """An event with what does not depend on its place in the log."""
+    """An event with what does not depend on its place in the log: its row, and its entry in two pieces."""
 
     event: NewEvent
-    salt: bytes
-    commitment: bytes
-    codec: int
-    stored: bytes
+    rest: bytes
+    middle: bytes
+    end: bytes
 
 
-class Asked(NamedTuple):
+class Asked(Protocol):
     """A request as a transaction sees it."""
 
-    events: Sequence[Prepared]
-    conditions: Sequence[Condition]
-    also: Sequence[Statement]
+    @property
+    def events(self) -> Sequence[Prepared]: ...
+    @property
+    def conditions(self) -> Sequence[Condition]: ...
+    @property
+    def also(self) -> Sequence[Statement]: ...
 
 
 class Partitions(NamedTuple):
@@ -89,7 +90,6 @@ class Transaction:
         self._batch = batch
         self._codecs = codecs
         self._thorough = thorough
-        self._tiles: list[StoredTile] = []
 
     async def run(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         """Write the batch, or as much of it as may be written.
@@ -111,7 +111,7 @@ class Transaction:
         thorough = self._thorough or straddles or bool(broken)
         known = await self._known(connection, partitions, thorough=thorough)
         recorded_at = max(head["now"], head["recorded_at"])
-        rows, also = self._plan(next_position, recorded_at, known, broken)
+        rows, also = self._plan(next_position, known, broken)
         self.state = State(tree, partitions, head["codec"])
         if not rows:
             await connection.execute("ROLLBACK")
@@ -120,18 +120,19 @@ class Transaction:
         if end > partitions.end:
             await ensure_partitions(connection, partitions.end, end)
             partitions = Partitions()  # what is the highest id of the one left is known after this
+        sending = Sending(rows, recorded_at, tree)
         try:
-            grown = await self._insert(connection, rows, recorded_at, tree)
+            await sending.run(connection)
         except asyncpg.UniqueViolationError as error:
             await connection.execute("ROLLBACK")
             if thorough:
                 raise Tampered(f"there are events beyond the log's end: {error}") from error
             raise AlreadyThere("an id is in the log") from error
         await run_statements(connection, also)
-        finish = finishing(end, recorded_at, grown, self._tiles)
+        finish = finishing(end, recorded_at, sending.tree, sending.tiles)
         self.committing = True
         await connection.execute(finish)
-        self.state = State(grown, partitions, head["codec"])
+        self.state = State(sending.tree, partitions, head["codec"])
 
     async def _partitions(
         self, connection: asyncpg.Connection[asyncpg.Record], next_position: int
@@ -168,30 +169,39 @@ class Transaction:
         return {row["event_id"]: known_event(row, self._codecs) for row in found}
 
     def _plan(
-        self,
-        next_position: int,
-        recorded_at: datetime,
-        known: dict[UUID, KnownEvent],
-        broken: dict[tuple[str, int], int],
-    ) -> tuple[list[Row], list[Sequence[Statement]]]:
+        self, next_position: int, known: dict[UUID, KnownEvent], broken: dict[tuple[str, int], int]
+    ) -> tuple[list[Prepared], list[Sequence[Statement]]]:
         """Decide each request's fate in the order of arrival; an earlier one counts for a later one."""
-        rows: list[Row] = []
+        also = [asked.also for asked in self._batch if asked.also]
+        rows = [prepared for asked in self._batch for prepared in asked.events]
+        conditional = any(asked.conditions for asked in self._batch)
+        if known or conditional or len({prepared.event.event_id.int for prepared in rows}) < len(rows):
+            return self._plan_each(next_position, known, broken)
+        for asked in self._batch:
+            end = next_position + len(asked.events)
+            self.fates.append(list(range(next_position, end)))
+            next_position = end
+        return rows, also
+
+    def _plan_each(
+        self, next_position: int, known: dict[UUID, KnownEvent], broken: dict[tuple[str, int], int]
+    ) -> tuple[list[Prepared], list[Sequence[Statement]]]:
+        rows: list[Prepared] = []
         also: list[Sequence[Statement]] = []
         newest: dict[str, int] = {}
         for asked in self._batch:
             reused = find_reused(asked, known)
             fresh = [prepared for prepared in asked.events if prepared.event.event_id not in known]
             conflict = find_conflict(asked, broken, newest) if fresh and asked.conditions else None
-            if reused is not None or conflict is not None:
-                self.fates.append(reused or conflict)  # type: ignore[arg-type]  # one of them is an error
+            refused = reused or conflict
+            if refused is not None:
+                self.fates.append(refused)
                 continue
-            for event, salt, commitment, codec, stored in fresh:
-                event_id, stream, kind, payload = event
+            for prepared in fresh:
+                event_id, stream, kind, payload = prepared.event
                 if event_id in known:
                     continue  # twice in the same request
-                rows.append(
-                    Row(next_position, recorded_at, event_id, codec, stream, kind, salt, commitment, stored)
-                )
+                rows.append(prepared)
                 known[event_id] = KnownEvent(next_position, stream, kind, payload)
                 newest[stream] = next_position
                 next_position += 1
@@ -200,62 +210,42 @@ class Transaction:
             self.fates.append([known[prepared.event.event_id].position for prepared in asked.events])
         return rows, also
 
-    async def _insert(
-        self,
-        connection: asyncpg.Connection[asyncpg.Record],
-        rows: list[Row],
-        recorded_at: datetime,
-        tree: Tree,
-    ) -> Tree:
-        if len(rows) <= HANDFUL:
-            for row in rows:
-                await connection.execute(sql.INSERT, *row)
-            grown, self._tiles = tree.grow(leaves_of(rows, moment_text(recorded_at)))
-            return grown
-        sending = Sending(rows, recorded_at, tree)
-        await connection.copy_to_table(
-            "event_log", source=sending.pieces(), columns=sql.COLUMNS, format="binary"
-        )
-        self._tiles = sending.tiles
-        return sending.tree
-
 
 class Sending:
-    """Rows on their way: encoded and hashed piece by piece, while Postgres takes in the pieces before."""
+    """Rows on their way: placed and hashed piece by piece, while Postgres takes in the pieces before.
 
-    def __init__(self, rows: list[Row], recorded_at: datetime, tree: Tree) -> None:
+    Afterwards `tree` is the tree with them, and `tiles` those that became full.
+    """
+
+    def __init__(self, rows: Sequence[Prepared], recorded_at: datetime, tree: Tree) -> None:
         self.tree = tree
         self.tiles: list[StoredTile] = []
         self._rows = rows
         self._recorded_at = recorded_at
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        yield HEADER
-        moment = moment_text(self._recorded_at)
+    async def run(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        await connection.copy_to_table(
+            "event_log", source=self._pieces(), columns=sql.COLUMNS, format="binary"
+        )
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        first, moment = self.tree.size, moment_text(self._recorded_at)
         leaves: list[bytes] = []
+        before = HEADER
         for at in range(0, len(self._rows), PIECE):
             rows = self._rows[at : at + PIECE]
-            yield encode_rows(rows, self._recorded_at)
-            leaves.append(leaves_of(rows, moment))
-        yield TRAILER
-        self.tree, self.tiles = self.tree.grow(b"".join(leaves))
-
-
-def leaves_of(rows: Iterable[Row], moment: str) -> bytes:
-    """The packed leaf hashes of rows that were all recorded at `moment`."""
-    return leaf_hashes(
-        [
-            encode_entry(
-                position=position,
-                event_id=str(event_id),
-                stream=stream,
-                kind=kind,
-                recorded_at=moment,
-                commitment=commitment,
+            yield before + encode_rows(first + at, self._recorded_at, [row.rest for row in rows])
+            before = b""
+            leaves.append(
+                leaf_hashes(
+                    [
+                        join_entry(position, middle, moment, end)
+                        for position, (_, _, middle, end) in enumerate(rows, first + at)
+                    ]
+                )
             )
-            for position, _, event_id, _, stream, kind, _, commitment, _ in rows
-        ]
-    )
+        self.tree, self.tiles = self.tree.grow(b"".join(leaves))
+        yield TRAILER
 
 
 async def ensure_partitions(
@@ -288,7 +278,9 @@ async def run_statements(
 
 def finishing(end: int, recorded_at: datetime, tree: Tree, tiles: Sequence[StoredTile]) -> str:
     """Store the tiles, publish the new head (told to listeners when it is committed), commit; one round trip."""
-    store = f"INSERT INTO log_tile (level, index, root, hashes) VALUES {tile_values(tiles)}; " if tiles else ""  # noqa: S608 digits
+    store = (
+        f"INSERT INTO log_tile (level, index, root, hashes) VALUES {tile_values(tiles)}; " if tiles else ""
+    )  # noqa: S608 digits
     return (
         f"{store}UPDATE log_head SET next_position = {end}, recorded_at = '{recorded_at.isoformat()}', "  # noqa: S608 digits
         f"tree = '\\x{tree.frontier.hashes.hex()}'; SELECT pg_notify('event_log', '{end}'); COMMIT"

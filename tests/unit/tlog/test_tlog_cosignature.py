@@ -57,7 +57,9 @@ def test_any_changed_bit_of_a_cosignature_is_refused(bit: int) -> None:
     changed = bytearray(line.signature)
     changed[bit // 8] ^= 1 << bit % 8
     with pytest.raises(SignatureRefused):
-        verify_cosignatures(NOTE.with_signatures([line._replace(signature=bytes(changed))]), [WITNESS_VERIFIER])
+        verify_cosignatures(
+            NOTE.with_signatures([line._replace(signature=bytes(changed))]), [WITNESS_VERIFIER]
+        )
 
 
 @pytest.mark.parametrize("other", [Checkpoint(ORIGIN, 7, ROOTS[7]), Checkpoint("other.example", 8, ROOTS[8])])
@@ -92,7 +94,9 @@ def test_times_fit_63_bits() -> None:
 
 def test_a_later_time_than_63_bits_is_refused_though_signed() -> None:
     signature = WITNESS.key.sign(f"cosignature/v1\ntime {2**63}\n{EIGHT.text}".encode())
-    line = NoteSignature(WITNESS.key.name, WITNESS_VERIFIER.key.key_id, (2**63).to_bytes(8, "big") + signature)
+    line = NoteSignature(
+        WITNESS.key.name, WITNESS_VERIFIER.key.key_id, (2**63).to_bytes(8, "big") + signature
+    )
     with pytest.raises(SignatureRefused):
         verify_cosignatures(NOTE.with_signatures([line]), [WITNESS_VERIFIER])
 

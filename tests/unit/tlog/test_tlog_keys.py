@@ -9,8 +9,12 @@ from service.tlog.keys import SignatureType, SignerKey, VerifierKey
 PUBLIC_KEY = bytes.fromhex("03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8")
 
 KEY_NAMES = st.text(min_size=1, max_size=12).filter(
-    lambda name: "+" not in name
-    and not any(character.isspace() or character < " " or "\ud800" <= character <= "\udfff" for character in name)
+    lambda name: (
+        "+" not in name
+        and not any(
+            character.isspace() or character < " " or "\ud800" <= character <= "\udfff" for character in name
+        )
+    )
 )
 
 
@@ -91,7 +95,13 @@ def test_a_wrong_verifier_key_is_refused(vkey: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", LOG_VKEY, LOG_SIGNER_TEXT[:-1], LOG_SIGNER_TEXT.replace("385e1b1f", "385e1b1e"), LOG_SIGNER_TEXT[8:]],
+    [
+        "",
+        LOG_VKEY,
+        LOG_SIGNER_TEXT[:-1],
+        LOG_SIGNER_TEXT.replace("385e1b1f", "385e1b1e"),
+        LOG_SIGNER_TEXT[8:],
+    ],
 )
 def test_a_wrong_signer_key_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(Malformed, match="signer key") as refused:
@@ -102,7 +112,11 @@ def test_a_wrong_signer_key_is_refused_without_showing_it(text: str) -> None:
 
 @given(st.text(max_size=60))
 def test_reading_any_text_as_a_key_succeeds_or_says_malformed(text: str) -> None:
-    for decode, start in ((VerifierKey.decode, ""), (SignerKey.decode, "PRIVATE+KEY+"), (VerifierKey.decode, "n+")):
+    for decode, start in (
+        (VerifierKey.decode, ""),
+        (SignerKey.decode, "PRIVATE+KEY+"),
+        (VerifierKey.decode, "n+"),
+    ):
         with pytest.raises(Malformed):
             decode(start + text)
 

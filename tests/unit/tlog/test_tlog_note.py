@@ -15,7 +15,8 @@ OTHER_VERIFIER = Ed25519Verifier(OTHER_SIGNER.key.verifier_key)
 LINE = f"{DASH} name AAAAAAA="
 
 TEXTS = st.text(
-    st.characters(codec="utf-8", exclude_characters=[chr(code) for code in range(32) if code != 10]), max_size=60
+    st.characters(codec="utf-8", exclude_characters=[chr(code) for code in range(32) if code != 10]),
+    max_size=60,
 ).map(lambda text: f"{text}\n")
 
 
@@ -48,7 +49,12 @@ def test_any_changed_byte_is_refused(data: st.DataObject) -> None:
 
 @given(st.one_of(st.binary(max_size=80), TEXTS.map(str.encode)))
 def test_reading_any_bytes_succeeds_or_says_malformed(data: bytes) -> None:
-    for note in (data, b"text\n\n" + data, f"text\n\n{DASH} ".encode() + data, f"text\n\n{DASH} n ".encode() + data):
+    for note in (
+        data,
+        b"text\n\n" + data,
+        f"text\n\n{DASH} ".encode() + data,
+        f"text\n\n{DASH} n ".encode() + data,
+    ):
         try:
             read = Note.decode(note)
         except Malformed:
@@ -121,7 +127,10 @@ def test_a_note_without_a_trusted_signature_is_refused() -> None:
 
 
 def test_signatures_of_unknown_keys_are_ignored() -> None:
-    unknown = (NoteSignature(ORIGIN, bytes(4), bytes(64)), NoteSignature("x", LOG_VERIFIER.key.key_id, bytes(64)))
+    unknown = (
+        NoteSignature(ORIGIN, bytes(4), bytes(64)),
+        NoteSignature("x", LOG_VERIFIER.key.key_id, bytes(64)),
+    )
     note = Note(Note.decode(CHECKPOINT_8).text, unknown + Note.decode(CHECKPOINT_8).signatures)
     assert note.verify([LOG_VERIFIER]) == Note.decode(CHECKPOINT_8).signatures
 

@@ -2,7 +2,17 @@ import pytest
 import rfc6962_reference as reference
 from hypothesis import given
 from hypothesis import strategies as st
-from tlog_vectors import CONSISTENCY, INCLUSION, INPUTS, LARGE, LARGE_LEAVES, LARGE_ROOTS, LEAVES, ROOTS, TileStore
+from tlog_vectors import (
+    CONSISTENCY,
+    INCLUSION,
+    INPUTS,
+    LARGE,
+    LARGE_LEAVES,
+    LARGE_ROOTS,
+    LEAVES,
+    ROOTS,
+    TileStore,
+)
 
 from service.errors import Malformed, OutsideTree
 from service.tlog.merkle import leaf_hashes

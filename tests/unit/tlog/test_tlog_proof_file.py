@@ -60,7 +60,9 @@ def test_any_changed_byte_is_refused(data: st.DataObject) -> None:
     changed = bytearray(FILE)
     changed[at] = data.draw(st.integers(0, 255).filter(lambda byte: byte != FILE[at]))
     try:
-        proven = TlogProof.decode(bytes(changed)).verify(LEAVES[5], ORIGIN, [LOG_VERIFIER], [WITNESS_VERIFIER])
+        proven = TlogProof.decode(bytes(changed)).verify(
+            LEAVES[5], ORIGIN, [LOG_VERIFIER], [WITNESS_VERIFIER]
+        )
     except TlogError:
         return
     # A changed name or key id makes the witness a stranger, whose word is ignored; the log's own must stand.
@@ -143,7 +145,9 @@ def test_a_proof_whose_signatures_do_not_hold_is_refused() -> None:
         spoiled.verify(LEAVES[5], ORIGIN, [LOG_VERIFIER], [WITNESS_VERIFIER])
 
 
-@pytest.mark.parametrize(("index", "siblings"), [(-1, ()), (2**63, ()), (0, (bytes(31),)), (0, (bytes(32),) * 64)])
+@pytest.mark.parametrize(
+    ("index", "siblings"), [(-1, ()), (2**63, ()), (0, (bytes(31),)), (0, (bytes(32),) * 64)]
+)
 def test_a_proof_that_cannot_be_is_not_made(index: int, siblings: tuple[bytes, ...]) -> None:
     with pytest.raises(Malformed, match="tlog-proof"):
         TlogProof(index, siblings, NOTE)

@@ -5,7 +5,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tlog_vectors import CONSISTENCY, FORGED_ROOT_8, INCLUSION, INPUTS, LEAVES, N03, N45, N67, ROOTS, TileStore
+from tlog_vectors import (
+    CONSISTENCY,
+    FORGED_ROOT_8,
+    INCLUSION,
+    INPUTS,
+    LEAVES,
+    N03,
+    N45,
+    N67,
+    ROOTS,
+    TileStore,
+)
 
 from service.errors import ProofRefused
 from service.tlog.merkle import leaf_hashes, node_hash
@@ -110,9 +121,7 @@ def test_an_inclusion_proof_of_another_length_is_refused(place: tuple[int, int],
 
 
 @pytest.mark.parametrize(("sizes", "proof"), CONSISTENCY.items())
-def test_a_consistency_proof_of_another_length_is_refused(
-    sizes: tuple[int, int], proof: list[bytes]
-) -> None:
+def test_a_consistency_proof_of_another_length_is_refused(sizes: tuple[int, int], proof: list[bytes]) -> None:
     old, new = sizes
     refuse_consistency("too long", old, ROOTS[old], new, ROOTS[new], [*proof, ROOTS[8]])
     refuse_consistency("too short|empty", old, ROOTS[old], new, ROOTS[new], proof[:-1])

@@ -37,9 +37,7 @@ def test_paths(named: TileId | BundleId, path: str) -> None:
     assert parse_path(path) == named
 
 
-@given(
-    st.integers(0, 2**63 - 1), st.integers(1, 256), st.one_of(st.none(), st.integers(0, 63))
-)
+@given(st.integers(0, 2**63 - 1), st.integers(1, 256), st.one_of(st.none(), st.integers(0, 63)))
 def test_every_path_reads_back(index: int, width: int, level: int | None) -> None:
     named = BundleId(index, width) if level is None else TileId(level, index, width)
     assert parse_path(named.path) == named

@@ -12,7 +12,16 @@ from service.tlog.tiles import TileId
 
 INPUTS = [
     bytes.fromhex(text)
-    for text in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")
+    for text in (
+        "",
+        "00",
+        "10",
+        "2021",
+        "3031",
+        "40414243",
+        "5051525354555657",
+        "606162636465666768696a6b6c6d6e6f",
+    )
 ]
 
 LEAVES = [
@@ -85,9 +94,7 @@ LARGE_ROOTS = {
 
 ORIGIN = "calltrail.example/log"
 LOG_VKEY = "calltrail.example/log+385e1b1f+AQOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4"
-LOG_SIGNER_TEXT = (
-    "PRIVATE+KEY+calltrail.example/log+385e1b1f+AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
-)
+LOG_SIGNER_TEXT = "PRIVATE+KEY+calltrail.example/log+385e1b1f+AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 WITNESS_VKEY = "witness.example/w1+20324abe+BCmsuuFBvMrwsi4alNNNC8c2HlJtC/4SyJeUvJMilm3X"
 
 LOG_KEY = SignerKey(ORIGIN, SignatureType.ED25519, bytes(range(32)))
