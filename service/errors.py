@@ -12,7 +12,11 @@
     │   ├── EventIdReused            the id is in the log with other content
     │   ├── KeyReused                the Idempotency-Key was used for another request
     │   ├── KeyBusy                  the first request with this key is still running
-    │   └── CallBusy                 another transfer of the same call is live
+    │   ├── CallBusy                 another transfer of the same call is live
+    │   └── HeldForLaw               a legal hold forbids the redaction
+    ├── LogError                     see `service.log`
+    │   ├── NotEnoughTraffic         too few payloads to train a dictionary on
+    │   └── Tampered                 the log is not what its tree or a signed checkpoint says
     ├── DatabaseError
     │   ├── DatabaseUnavailable      certainly not done; may be tried again
     │   ├── OutcomeUnknown           the answer was lost: may or may not be committed
@@ -131,6 +135,30 @@ class CallBusy(Conflict):
         )
         self.call_id = call_id
         self.transfer_id = transfer_id
+
+
+class HeldForLaw(Conflict):
+    """A legal hold covers an event that was to be redacted. Nothing was changed."""
+
+    def __init__(self, position: int, hold: str, why: str) -> None:
+        super().__init__(
+            f"position {position} is under legal hold {hold} ({why}). "
+            f"Release it first: calltrail hold release {hold}"
+        )
+        self.position = position
+        self.hold = hold
+
+
+class LogError(CalltrailError):
+    """The event log cannot do what was asked."""
+
+
+class NotEnoughTraffic(LogError):
+    """There are too few payloads in the log to train a dictionary on."""
+
+
+class Tampered(LogError):
+    """The log is not what its own tree, or a signed checkpoint, says it is. Run `calltrail verify`."""
 
 
 class DatabaseError(CalltrailError):

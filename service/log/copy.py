@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 from uuid import UUID
 
 HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER = struct.pack(">h", -1)
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # Postgres counts timestamps from here, in microseconds
-_FIXED = struct.Struct(">h iq iq i16s ih i").pack  # column count, position, recorded_at, event_id, codec, …
+_PLACE = struct.Struct(">h iq iq").pack  # column count, position, recorded_at
+_ID = struct.Struct(">i16s ih i").pack  # event_id, codec, and the stream's length
 _LENGTH = struct.Struct(">i").pack
 _COMMITMENT = struct.Struct(">i16s i32s i").pack  # salt, commitment, and the payload's length
 
 
-class Row(NamedTuple):
-    """One event with everything the log adds to it; `payload` as it is stored under `codec`."""
-
-    position: int
-    recorded_at: datetime
-    event_id: UUID
-    codec: int
-    stream: str
-    kind: str
-    salt: bytes
-    commitment: bytes
-    payload: bytes
-
-
-def encode_rows(rows: Iterable[Row]) -> bytes:
-    """The whole input of ``COPY event_log FROM STDIN (FORMAT binary)`` for `rows`."""
-    return b"".join((HEADER, *_pieces(rows), TRAILER))
+def encode_rest(
+    event_id: UUID, codec: int, stream: str, kind: str, salt: bytes, commitment: bytes, stored: bytes
+) -> bytes:
+    """A row without its place in the log: everything after `recorded_at`."""
+    stream_bytes, kind_bytes = stream.encode(), kind.encode()
+    return b"".join(
+        (
+            _ID(16, event_id.bytes, 2, codec, len(stream_bytes)),
+            stream_bytes,
+            _LENGTH(len(kind_bytes)),
+            kind_bytes,
+            _COMMITMENT(16, salt, 32, commitment, len(stored)),
+            stored,
+        )
+    )
 
 
-def _pieces(rows: Iterable[Row]) -> Iterator[bytes]:
-    microsecond = timedelta(microseconds=1)
-    for position, recorded_at, event_id, codec, stream, kind, salt, commitment, payload in rows:
-        stream_bytes = stream.encode()
-        kind_bytes = kind.encode()
-        moment = (recorded_at - _EPOCH) // microsecond
-        yield _FIXED(9, 8, position, 8, moment, 16, event_id.bytes, 2, codec, len(stream_bytes))
-        yield stream_bytes
-        yield _LENGTH(len(kind_bytes))
-        yield kind_bytes
-        yield _COMMITMENT(16, salt, 32, commitment, len(payload))
-        yield payload
+def encode_rows(first_position: int, recorded_at: datetime, rests: Iterable[bytes]) -> bytes:
+    """Rows of one transaction, one after the other; they stand between `HEADER` and `TRAILER`."""
+    moment = (recorded_at - _EPOCH) // timedelta(microseconds=1)
+    place = _PLACE
+    return b"".join(
+        [place(9, 8, position, 8, moment) + rest for position, rest in enumerate(rests, first_position)]
+    )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 LOCK_HEAD = """
-SELECT next_position, recorded_at, clock_timestamp() AS now FROM log_head FOR UPDATE
+SELECT next_position, recorded_at, tree, codec, clock_timestamp() AS now FROM log_head FOR UPDATE
 """
 """Takes the lock under which positions are given out; held until the transaction ends."""
 
 FIND_IDS = """
 SELECT event_id, position, stream, kind, codec, payload, salt IS NULL AS redacted
-FROM event_log WHERE event_id = ANY($1::uuid[])
+FROM event_log WHERE event_id = ANY($1::uuid[]) AND position >= $2 AND position < $3
 """
-"""The events among these ids that are in the log already. Complete under the head's lock."""
+"""The events among these ids that are in a range of the log. Complete under the head's lock."""
 
 FIND_BEYOND = """
 SELECT c.stream, c.after, (
@@ -22,17 +22,21 @@ FROM unnest($1::text[], $2::bigint[]) AS c (stream, after)
 """
 """For each condition the newest event that breaks it, or null. Complete under the head's lock."""
 
-ENSURE_PARTITION = "SELECT event_log_ensure_partition($1)"
+ENSURE_PARTITION = "SELECT event_log_ensure_partition($1), event_log_partition_size()"
 
-MOVE_HEAD = """
-WITH moved AS (UPDATE log_head SET next_position = $1, recorded_at = $2)
-SELECT pg_notify('event_log', $1::text)
-"""
-"""Publishes the new head: visible, and told to listeners, when the transaction commits."""
+OLDER_PARTITIONS = "SELECT first_position, highest_id FROM event_log_older_partitions($1)"
+
+CODECS = "SELECT codec, dictionary FROM log_codec WHERE codec <> ALL($1::smallint[]) ORDER BY codec"
+
+COLUMNS = ("position", "recorded_at", "event_id", "codec", "stream", "kind", "salt", "commitment", "payload")
+
+CODEC_IN_USE = "SELECT codec FROM log_head"
+
+INSERT = f"INSERT INTO event_log ({', '.join(COLUMNS)}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"  # noqa: S608 constants
+"""One event. For a handful it needs fewer round trips than COPY."""
 
 HEAD = "SELECT next_position FROM log_head"
 
-COLUMNS = ("position", "recorded_at", "event_id", "codec", "stream", "kind", "salt", "commitment", "payload")
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM event_log"  # noqa: S608 constants
 
 READ = f"{_SELECT} WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3"
@@ -52,3 +56,15 @@ READ_STREAM_BACKWARDS = f"{_SELECT} WHERE stream = $1 ORDER BY position DESC LIM
 READ_POSITIONS = f"{_SELECT} WHERE position = ANY($1::bigint[]) ORDER BY position"
 
 POSITION_AT = "SELECT event_log_position_at($1)"
+
+READ_ENTRIES = """
+SELECT position, recorded_at, event_id, stream, kind, commitment FROM event_log
+WHERE position >= $1 AND position < $2 ORDER BY position
+"""
+"""What the leaves of a range are made of."""
+
+TILE_ROOTS = "SELECT root FROM log_tile WHERE level = $1 AND index >= $2 AND index < $3 ORDER BY index"
+
+TILE = "SELECT hashes FROM log_tile WHERE level = $1 AND index = $2"
+
+HEAD_TREE = "SELECT next_position, tree FROM log_head"

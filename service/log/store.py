@@ -9,8 +9,9 @@ from typing import Any
 
 import asyncpg
 
-from service.log import codec, sql
+from service.log import sql
 from service.log.append import Appender
+from service.log.codec import Codecs
 from service.log.event import Condition, NewEvent, Statement, StoredEvent
 from service.log.watch import HeadWatch
 from service.postgres import Database, database_errors
@@ -24,12 +25,13 @@ class EventLog:
 
     def __init__(self, database: Database, *, max_payload_bytes: int) -> None:
         self.watch = HeadWatch(database)
+        self.codecs = Codecs()
         self._database = database
-        self._appender = Appender(database, self.watch, max_payload_bytes=max_payload_bytes)
+        self._appender = Appender(database, self.watch, self.codecs, max_payload_bytes=max_payload_bytes)
 
-    def start(self) -> None:
+    async def start(self) -> None:
         self.watch.start()
-        self._appender.start()
+        await self._appender.start()
 
     async def stop(self) -> None:
         await self._appender.stop()
@@ -104,14 +106,16 @@ class EventLog:
     async def _fetch(self, statement: str, *arguments: object) -> list[StoredEvent]:
         with database_errors():
             rows = await self._database.pool.fetch(statement, *arguments)
-        return [stored_event(row) for row in rows]
+            if self.codecs.missing(row["codec"] for row in rows):
+                await self.codecs.load(self._database.pool)
+        return [stored_event(row, self.codecs) for row in rows]
 
 
-def stored_event(row: asyncpg.Record) -> StoredEvent:
+def stored_event(row: asyncpg.Record, codecs: Codecs) -> StoredEvent:
     """An event from a row of `sql.COLUMNS`."""
-    position, recorded_at, event_id, stored_as, stream, kind, salt, commitment, payload = row
+    position, recorded_at, event_id, codec, stream, kind, salt, commitment, payload = row
     return StoredEvent(
-        position, recorded_at, event_id, stream, kind, salt, commitment, codec.decode(stored_as, payload)
+        position, recorded_at, event_id, stream, kind, salt, commitment, codecs.decode(codec, payload)
     )
 
 
@@ -119,7 +123,7 @@ def stored_event(row: asyncpg.Record) -> StoredEvent:
 async def open_log(database: Database, **settings: Any) -> AsyncIterator[EventLog]:
     """Open the log on `database`; what has been handed over by then is written before it closes."""
     log = EventLog(database, **settings)
-    log.start()
+    await log.start()
     try:
         yield log
     finally:

@@ -54,12 +54,20 @@ def encode_entry(
     (``2026-11-24T20:13:00.123456Z``), `commitment` 32 bytes. This runs for every event that is logged and
     trusts its caller about these; `Entry.decode` checks them.
     """
+    middle, end = entry_pieces(event_id=event_id, stream=stream, kind=kind, commitment=commitment)
+    return join_entry(position, middle, recorded_at, end)
+
+
+def entry_pieces(*, event_id: str, stream: str, kind: str, commitment: bytes) -> tuple[bytes, bytes]:
+    """Return what of an entry can be made before its event has a place: for `join_entry`."""
     text = encode_basestring_ascii
-    return (
-        f'{{"v":1,"position":{position},"id":{text(event_id)},"stream":{text(stream)},"kind":{text(kind)},'
-        f'"recorded_at":{text(recorded_at)},'
-        f'"commitment":"{binascii.b2a_base64(commitment, newline=False).decode()}"}}'
-    ).encode()
+    middle = f'"id":"{event_id}","stream":{text(stream)},"kind":{text(kind)},"recorded_at":"'
+    return middle.encode(), b'","commitment":"%b"}' % binascii.b2a_base64(commitment, newline=False)
+
+
+def join_entry(position: int, middle: bytes, recorded_at: str, end: bytes) -> bytes:
+    """Return the bytes of an entry from its `entry_pieces`."""
+    return b'{"v":1,"position":%d,%b%b%b' % (position, middle, recorded_at.encode(), end)
 
 
 class Entry(NamedTuple):

@@ -152,17 +152,52 @@ async def test_recorded_at_is_held_when_the_clock_steps_back(log: EventLog, data
     assert await log.position_at(first.recorded_at) == 1
 
 
-async def test_the_log_goes_on_in_the_next_partition(log: EventLog, database: Database) -> None:
-    end = 4_194_304
-    await database.pool.execute("UPDATE log_head SET next_position = $1", end - 2)
-    positions = await log.append([event(Producer.new(), 0) for _ in range(4)])
-    assert positions == [end - 2, end - 1, end, end + 1]
+@pytest.fixture
+async def small_partitions(database: Database) -> None:
+    """Ten positions in a partition."""
+    await database.pool.execute(
+        """
+        CREATE OR REPLACE FUNCTION event_log_partition_size() RETURNS bigint
+            LANGUAGE sql IMMUTABLE AS 'SELECT 10::bigint';
+        DROP TABLE event_log_000000;
+        """
+    )
+
+
+async def test_the_log_goes_on_in_the_next_partition(
+    small_partitions: None, log: EventLog, database: Database
+) -> None:
+    producer = Producer.new()
+    await log.append([event(producer, count) for count in range(8)])
+    positions = await log.append([event(producer, count) for count in range(8, 12)])
+    assert positions == [8, 9, 10, 11]
+    await log.append([event(producer, count) for count in range(12, 40)])
     counts = await database.pool.fetch(
         "SELECT tableoid::regclass::text AS name, count(*) AS n FROM event_log GROUP BY 1 ORDER BY 1"
     )
-    assert [tuple(row) for row in counts] == [("event_log_000000", 2), ("event_log_000001", 2)]
+    assert [tuple(row) for row in counts] == [(f"event_log_00000{n}", 10) for n in range(4)]
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
         await database.pool.execute("TRUNCATE event_log_000001")
+
+
+async def test_an_id_is_recognised_in_whichever_partition_it_is(
+    small_partitions: None, log: EventLog, database: Database
+) -> None:
+    early, late, foreign = Producer.new(), Producer.new(), UUID(int=0xF << 124 | 1)
+    first = [event(early, count) for count in range(9)]
+    await log.append(first)
+    await log.append([event(early, 9)._replace(event_id=foreign), event(early, 10)])
+    for count in range(18):  # alone, so that one of them is the last of a partition
+        await log.append([event(late, count)])
+    async with open_log(database, max_payload_bytes=100) as restarted:
+        for door in (log, restarted):
+            assert await door.append(first) == list(range(9))
+            assert await door.append([event(early, 9)._replace(event_id=foreign)]) == [9]
+            for count in range(18):
+                assert await door.append([event(late, count)]) == [11 + count]
+            with pytest.raises(EventIdReused):
+                await door.append([event(early, 4, b"other")])
+    assert await log.next_position() == 29
 
 
 async def test_a_killed_connection_costs_nothing_but_time(log: EventLog, database: Database) -> None:
