@@ -1,7 +1,7 @@
 """Known answers.
 
-The eight inputs and their roots are those of transparency-dev/merkle. The rest was computed from the text of the
-RFC and of C2SP by another program than the one under test.
+The eight inputs and their roots are those of transparency-dev/merkle. The rest was computed from the text of
+the RFC and of C2SP by another program than the one under test.
 """
 
 from __future__ import annotations
