@@ -133,6 +133,12 @@ FORGED = {
         Note(GOOD.proof.note.text, GOOD.proof.note.signatures + _other_log.proof.note.signatures[:1])
     ),
     "a checkpoint of another log": proof_text(f"{ORIGIN}\n{SIZE}", f"other.example\n{SIZE}"),
+    "a checkpoint of another log under this log's key": replace(
+        GOOD,
+        proof=replace(
+            GOOD.proof, note=Note.sign(GOOD.proof.note.text.replace(ORIGIN, "other.example"), [LOG_SIGNER])
+        ),
+    ).encode(),
     "the proof's first line changed": proof_text("@v1", "@v2"),
     "another format": edited(format="calltrail-evidence@v2"),
     "no format": edited(format=None),

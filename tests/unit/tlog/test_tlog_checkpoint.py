@@ -59,6 +59,7 @@ def test_reading_any_text_succeeds_or_says_malformed(text: str) -> None:
         f"origin\n8\n{ROOT_TEXT}",
         f"\n8\n{ROOT_TEXT}\n",
         f"origin\n8\n{ROOT_TEXT}\n\n",
+        f"origin\n8\n{ROOT_TEXT}\nextension",
         f"origin\n8\n{ROOT_TEXT}\n\nextension\n",
         f"origin\n08\n{ROOT_TEXT}\n",
         f"origin\n00\n{ROOT_TEXT}\n",

@@ -2,15 +2,28 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from base64 import b64decode
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from evidence_examples import FORGED, GOOD, REDACTED, WITHOUT_PAYLOAD
-from tlog_vectors import COMMITMENT, INCLUSION, INPUTS, LEAVES, LOG_VKEY, PAYLOAD, ROOTS, SALT, WITNESS_VKEY
+from tlog_vectors import (
+    COMMITMENT,
+    INCLUSION,
+    INPUTS,
+    LEAVES,
+    LOG_VKEY,
+    N03,
+    PAYLOAD,
+    ROOTS,
+    SALT,
+    WITNESS_VKEY,
+)
 
 from service.tlog.evidence import FORMAT, Evidence
 from service.tlog.keys import VerifierKey
@@ -20,6 +33,17 @@ DOCS = Path(__file__).parents[3] / "docs"
 SCRIPT = DOCS / "verify_proof.py"
 PAGE = (DOCS / "verify.md").read_text(encoding="utf-8")
 DEADLINE = 60
+
+CASES = json.loads((Path(__file__).parent / "merkle_cases.json").read_text())
+HASHES = [b64decode(text) for text in CASES["hashes"]]
+WELL_FORMED_CASES = [
+    # The script meets no others: it refuses hashes of another length where it reads their base64.
+    case
+    for case in CASES["inclusion"]
+    if all(len(HASHES[number]) == 32 for number in (case[3], case[4], *(case[5] or [])))
+]
+
+script = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
 
 ALL_PROVED, REFUSED, WRONG_USAGE, PAYLOAD_REDACTED = 0, 1, 2, 3
 
@@ -88,11 +112,43 @@ def test_a_witness_that_did_not_sign(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "vkey", [WITNESS_VKEY, LOG_VKEY[:-1], LOG_VKEY.replace("385e1b1f", "385e1b1e"), "key"]
+    ("log_vkey", "reason"),
+    [
+        (WITNESS_VKEY, "a key of another log"),
+        (LOG_VKEY.replace("385e1b1f", "385e1b1e"), "a wrong key id"),
+        (LOG_VKEY[:-1], "not well-formed"),
+        ("calltrail.example/log", "not well-formed"),
+    ],
 )
-def test_a_key_that_is_not_the_logs(vkey: str, file: Path) -> None:
-    assert run(file, vkey).returncode == REFUSED
-    assert run(file, LOG_VKEY, LOG_VKEY).returncode == REFUSED
+def test_a_key_that_is_not_the_logs(log_vkey: str, reason: str, file: Path) -> None:
+    done = run(file, log_vkey)
+    assert done.returncode == REFUSED
+    assert reason in done.stdout
+
+
+def test_a_witness_key_of_another_type(file: Path) -> None:
+    done = run(file, LOG_VKEY, LOG_VKEY)
+    assert done.returncode == REFUSED
+    assert "a key of another type" in done.stdout
+
+
+@pytest.mark.parametrize("case", WELL_FORMED_CASES, ids=lambda case: case[0])
+def test_the_scripts_climb_on_the_published_inclusion_cases(case: list) -> None:
+    _name, index, size, leaf, root, proof, refused = case
+    try:
+        found = script.root_from(HASHES[leaf], index, size, [HASHES[number] for number in proof or []])
+    except script.Refused:
+        assert refused
+    else:
+        assert (found != HASHES[root]) == refused
+
+
+@pytest.mark.parametrize(
+    ("siblings", "reason"), [([*INCLUSION[5, 8], N03], "too long"), ([N03], "too short")]
+)
+def test_the_script_names_a_proof_of_another_length(siblings: list[bytes], reason: str) -> None:
+    with pytest.raises(script.Refused, match=reason):
+        script.root_from(LEAVES[5], 5, 8, siblings)
 
 
 def test_wrong_usage(tmp_path: Path) -> None:
