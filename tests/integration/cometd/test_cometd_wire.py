@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import ipaddress
 import json
 import socket
@@ -145,7 +145,7 @@ async def test_a_withheld_delivery_comes_again(http: aiohttp.ClientSession) -> N
 
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_a_response_cut_off_brings_nothing_but_comes_again(
-    http: aiohttp.ClientSession, chunked: bool
+    http: aiohttp.ClientSession, *, chunked: bool
 ) -> None:
     server = TinyServer()
     cut = 0
@@ -431,7 +431,7 @@ async def test_a_log_in_page_is_evidence(http: aiohttp.ClientSession) -> None:
 
 @pytest.mark.parametrize("ack", [True, False])
 async def test_a_successor_goes_on_where_its_predecessor_left_off(
-    http: aiohttp.ClientSession, ack: bool
+    http: aiohttp.ClientSession, *, ack: bool
 ) -> None:
     async with running(TinyServer(ack=ack, cookie="B=1")) as server:
         first = record(http, server)
@@ -492,7 +492,7 @@ async def test_an_iterator_is_there_once(http: aiohttp.ClientSession) -> None:
     async with running(TinyServer()) as server:
         consumer = record(http, server)
         await consumer.see(Opened)
-        with pytest.raises(RuntimeError, match="once|before"):
+        with pytest.raises(RuntimeError, match="before"):
             await anext(aiter(consumer.client.deliveries()))
         await consumer.end()
 
@@ -501,15 +501,15 @@ def certificate(folder: Path) -> Path:
     """Write a self-signed certificate for 127.0.0.1, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(
             x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
         )
@@ -553,7 +553,7 @@ def record_websocket(http: aiohttp.ClientSession, server: TinyServer, **options:
 
 
 @pytest.mark.parametrize("ack", [True, False])
-async def test_a_websocket_carries_a_session(http: aiohttp.ClientSession, ack: bool) -> None:
+async def test_a_websocket_carries_a_session(http: aiohttp.ClientSession, *, ack: bool) -> None:
     async with running(TinyServer(ack=ack)) as server:
         consumer = record_websocket(http, server)
         for n in range(1, 4):
@@ -582,7 +582,7 @@ async def test_a_frame_that_comes_unasked_is_delivered_at_once(http: aiohttp.Cli
 
 @pytest.mark.parametrize("ack", [True, False])
 async def test_a_websocket_that_breaks_is_opened_again_for_the_same_session(
-    http: aiohttp.ClientSession, ack: bool
+    http: aiohttp.ClientSession, *, ack: bool
 ) -> None:
     async with running(TinyServer(ack=ack, cookie="B=1")) as server:
         consumer = record_websocket(http, server)

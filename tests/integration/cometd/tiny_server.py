@@ -66,14 +66,14 @@ class TinyServer:
                 return answer
         try:
             return await self.respond(
-                messages, bool(self.cookie) and self.cookie != request.headers.get("Cookie")
+                messages, stranger=bool(self.cookie) and self.cookie != request.headers.get("Cookie")
             )
         except asyncio.CancelledError:
             self.broken_off.set()
             raise
 
-    async def respond(self, messages: list[dict[str, Any]], stranger: bool = False) -> web.Response:
-        texts = await self.answer(messages, stranger)
+    async def respond(self, messages: list[dict[str, Any]], *, stranger: bool = False) -> web.Response:
+        texts = await self.answer(messages, stranger=stranger)
         if texts is None:
             return web.Response(status=500)
         response = web.Response(text=f"[{','.join(texts)}]", content_type="application/json")
@@ -81,7 +81,7 @@ class TinyServer:
             response.headers.add("Set-Cookie", f"{self.cookie}; Path=/; HttpOnly")
         return response
 
-    async def answer(self, messages: list[dict[str, Any]], stranger: bool = False) -> list[str] | None:
+    async def answer(self, messages: list[dict[str, Any]], *, stranger: bool = False) -> list[str] | None:
         """Return the elements of the response; None for a poll that was superseded."""
         texts: list[str] = []
         for message in messages:

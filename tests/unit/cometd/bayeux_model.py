@@ -217,8 +217,19 @@ class Network:
         self._rng = rng
         self._left_behind: set[asyncio.Task[bytes]] = set()
 
-    async def send(self, body: bytes, purpose: Purpose, wait: float) -> bytes:
+    async def send(self, body: bytes, purpose: Purpose, wait: float) -> bytes:  # noqa: ARG002 - the body says it
         fault = next(self._faults, "none")
+        await self._before(fault, body, wait)
+        served = asyncio.create_task(self._server.handle(body))
+        try:
+            answer = await asyncio.shield(served)
+        except asyncio.CancelledError:
+            self._leave(served)  # the server does not notice
+            raise
+        return self._after(fault, answer)
+
+    async def _before(self, fault: str, body: bytes, wait: float) -> None:
+        """Do what befalls a request on its way."""
         match fault:
             case "refused":
                 raise TransportFailed("no connection", sent=False)
@@ -235,12 +246,9 @@ class Network:
                 self._server.restart()
             case "goodbye":
                 self._server.goodbye = True
-        served = asyncio.create_task(self._server.handle(body))
-        try:
-            answer = await asyncio.shield(served)
-        except asyncio.CancelledError:
-            self._leave(served)  # the server does not notice
-            raise
+
+    def _after(self, fault: str, answer: bytes) -> bytes:
+        """Do what befalls a response on its way."""
         match fault:
             case "lost response":
                 raise TransportFailed("the answer broke off")
@@ -255,7 +263,7 @@ class Network:
                 return answer
 
     async def receive(self, wait: float) -> bytes:
-        raise AssertionError("nothing comes unasked")
+        raise AssertionError(f"nothing comes unasked in {wait} s")
 
     async def close(self) -> None:
         pass

@@ -35,7 +35,7 @@ def test_cookies_of_a_numeric_host_come_back_verbatim() -> None:
         ("relative", True),
     ],
 )
-def test_paths_are_respected(path: str, sent: bool) -> None:
+def test_paths_are_respected(path: str, *, sent: bool) -> None:
     assert (jar(f"a=1; Path={path}").header(POLL) is not None) is sent
 
 

@@ -28,10 +28,14 @@ def encodable(value: object) -> bool:
 
 
 @given(
-    st.lists(st.tuples(json_values, spaces, spaces), max_size=6), spaces, spaces, st.booleans(), st.booleans()
+    elements=st.lists(st.tuples(json_values, spaces, spaces), max_size=6),
+    before=spaces,
+    after=spaces,
+    compact=st.booleans(),
+    ascii_only=st.booleans(),
 )
 def test_elements_come_out_as_they_went_in(
-    elements: list[tuple[object, str, str]], before: str, after: str, compact: bool, ascii_only: bool
+    elements: list[tuple[object, str, str]], before: str, after: str, *, compact: bool, ascii_only: bool
 ) -> None:
     separators = (",", ":") if compact else (", ", ": ")
     texts = [
@@ -156,7 +160,7 @@ def test_what_is_not_json_is_refused_with_the_body(body: bytes) -> None:
         ("{}", True),
     ],
 )
-def test_events_are_told_from_replies(element: str, event: bool) -> None:
+def test_events_are_told_from_replies(element: str, *, event: bool) -> None:
     assert split(element.encode())[0].is_event is event
 
 

@@ -134,60 +134,74 @@ class Recorder:
             client.close(keep_session=True)
 
 
-async def play(schedule: Schedule) -> tuple[Server, Disk]:
-    disk = Disk()
-    rng = random.Random(schedule.seed)
+class World:
+    """A server, a disk, and one process after the other that records from the one to the other."""
 
-    def acknowledged(number: int) -> None:
-        assert number in disk.events.values(), f"event {number} was acknowledged and is not durable"
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.disk = Disk()
+        self.rng = random.Random(schedule.seed)
+        self.faults, self.fates = iter(schedule.faults), iter(schedule.fates)
+        self.server = Server(
+            ack=schedule.ack, events_first=schedule.events_first, on_acknowledged=self.acknowledged
+        )
+        self.client: Client | None = None
+        self.done = False
 
-    server = Server(ack=schedule.ack, events_first=schedule.events_first, on_acknowledged=acknowledged)
-    faults, fates = iter(schedule.faults), iter(schedule.fates)
-    done = False
-    client: Client | None = None
+    def acknowledged(self, number: int) -> None:
+        assert number in self.disk.events.values(), f"event {number} was acknowledged and is not durable"
 
-    async def supervise() -> None:
-        nonlocal client
-        while not done:
-            network = Network(server, faults, rng)
-            resume = disk.resume if schedule.resumes else None
-            client = Client(network, [CHANNEL], rng=rng, wall=wall, resume=resume, acked=disk.acked)
-            recorder = Recorder(disk, fates)
-            if resume is not None:
-                disk.resume = replace(resume, idle=False)
-            if resume is None:
-                recorder.session, recorder.base = "", 0
-                disk.crashes.append(disk.resume.since if disk.resume is not None else None)
+    async def play(self) -> None:
+        processes = asyncio.create_task(self.run_processes())
+        for pause in self.schedule.pauses:
+            await self.pass_time(pause, processes)
+            self.server.publish()
+        await self.pass_time(3000.0, processes)
+        for _ in self.schedule.fates:
+            self.server.publish()
+            await self.pass_time(100.0, processes)
+        assert next(self.faults, None) is None, "faults are left, so recovery cannot be judged"
+        assert next(self.fates, None) is None, "fates are left, so recovery cannot be judged"
+        self.server.publish()
+        await self.pass_time(100.0, processes)
+        self.done = True
+        assert self.client is not None
+        self.client.close()
+        await processes
+
+    async def pass_time(self, seconds: float, processes: asyncio.Task[None]) -> None:
+        await asyncio.wait((processes,), timeout=seconds)
+        if processes.done():
+            processes.result()  # raises what went wrong
+
+    async def run_processes(self) -> None:
+        while not self.done:
             try:
-                await recorder.run(client)
+                await self.run_process()
             except Crashed:
-                await asyncio.sleep(rng.choice((0.1, 1.0, 15.0)))
-            else:
-                kept = client.resume_state
-                if kept is not None:
-                    disk.resume, disk.acked, disk.base = kept, client.acked, recorder.base
-                else:
-                    disk.resume = None
+                await asyncio.sleep(self.rng.choice((0.1, 1.0, 15.0)))
 
-    supervisor = asyncio.create_task(supervise())
-    for pause in schedule.pauses:
-        await asyncio.sleep(pause)
-        server.publish()
-        if supervisor.done():
-            break
-    await asyncio.sleep(3000.0)
-    for _ in schedule.fates:
-        server.publish()
-        await asyncio.sleep(100.0)
-    assert next(faults, None) is None, "faults are left, so recovery cannot be judged"
-    assert next(fates, None) is None, "fates are left, so recovery cannot be judged"
-    server.publish()
-    await asyncio.sleep(100.0)
-    done = True
-    assert client is not None
-    client.close()
-    await supervisor
-    return server, disk
+    async def run_process(self) -> None:
+        disk = self.disk
+        resume = disk.resume if self.schedule.resumes else None
+        network = Network(self.server, self.faults, self.rng)
+        self.client = client = Client(
+            network, [CHANNEL], rng=self.rng, wall=wall, resume=resume, acked=disk.acked
+        )
+        recorder = Recorder(disk, self.fates)
+        if resume is not None:
+            disk.resume = replace(resume, idle=False)
+        else:
+            recorder.session, recorder.base = "", 0
+            disk.crashes.append(disk.resume.since if disk.resume is not None else None)
+        await recorder.run(client)
+        disk.resume, disk.acked, disk.base = client.resume_state, client.acked, recorder.base
+
+
+async def play(schedule: Schedule) -> tuple[Server, Disk]:
+    world = World(schedule)
+    await world.play()
+    return world.server, world.disk
 
 
 def gaps(disk: Disk) -> list[tuple[float, float]]:
