@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -273,7 +274,7 @@ async def bench_server() -> AsyncIterator[URL]:
         yield parse_url(settings.database_url)
         return
     with tempfile.TemporaryDirectory(prefix="calltrail-bench-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
+        os.chmod(folder, 0o755)  # noqa: PTH101, S103 the server may run under another account
         server = EmbeddedPostgres(Path(folder))
         yield make_url(await asyncio.to_thread(server.start))
         server.release()

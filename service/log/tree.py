@@ -16,8 +16,8 @@ import asyncpg
 from service.errors import Tampered, TlogError
 from service.log import sql
 from service.tlog.edge import RightEdge
-from service.tlog.entry import encode_entry
 from service.tlog.encoding import HASH_BYTES
+from service.tlog.entry import encode_entry
 from service.tlog.merkle import Frontier, leaf_hashes
 from service.tlog.tiles import TILE_HEIGHT, TILE_WIDTH
 

@@ -1,8 +1,8 @@
 """Verifying the log: everything is computed anew from the rows and compared with all that is kept.
 
-On all cores: each worker takes a chunk of positions: it opens every commitment, makes every leaf, and compares the leaves
-with the stored tiles. The roots of the chunks are then joined and compared with the head, with the upper
-tiles, with every kept checkpoint, and with those that an auditor has kept elsewhere. Where something differs
+On all cores: each worker takes a chunk of positions, opens every commitment, makes every leaf, and compares
+the leaves with the stored tiles. The roots of the chunks are then joined and compared with the head, with the
+upper tiles, with every kept checkpoint, and with those that an auditor has kept elsewhere. Where one differs
 it is said what and where: a row against its tile when the tiles make the root that was signed, a tile when
 the rows do; and where both were changed, between which two checkpoints.
 """
@@ -29,8 +29,8 @@ from service.log.event import PAYLOAD_REDACTED
 from service.log.tree import moment_text
 from service.postgres import Database, connect_arguments, database_errors
 from service.tlog.checkpoint import Checkpoint, verify_checkpoint
-from service.tlog.entry import SALT_BYTES, commit, encode_entry
 from service.tlog.encoding import HASH_BYTES
+from service.tlog.entry import SALT_BYTES, commit, encode_entry
 from service.tlog.merkle import Frontier, leaf_hash, tree_root
 from service.tlog.note import Ed25519Verifier, Note
 from service.tlog.tiles import TILE_WIDTH

@@ -1,4 +1,4 @@
-"""A process that appends with fifty producers and says what was acknowledged: ``python producing.py URL SEED``.
+"""A process that appends with fifty producers and says what was acknowledged: ``python producing.py URL``.
 
 One line a batch of answers, written and flushed at once: ``<producer key> <count> <position>``.
 """

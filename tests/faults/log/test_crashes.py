@@ -8,7 +8,7 @@ import random
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -36,10 +36,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgre
 
 
 @pytest.fixture
-async def url(server: EmbeddedPostgres) -> AsyncIterator[URL]:
+async def url(server: EmbeddedPostgres) -> URL:
     found = make_url(server.url)
     await upgrade(found)
-    yield found
+    return found
 
 
 class Acknowledged:
@@ -133,7 +133,11 @@ async def everything(log: EventLog) -> dict[tuple[str, int], int]:
 @pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=pytest.mark.long)])
 @pytest.mark.parametrize("victim", ["process", "postgres"])
 async def test_nothing_acknowledged_is_lost_to_a_kill(
-    server: EmbeddedPostgres, url: URL, victim: str, rounds: int
+    server: EmbeddedPostgres,
+    url: URL,
+    victim: str,
+    rounds: int,
+    record_property: Callable[[str, object], None],
 ) -> None:
     draw = random.Random(rounds)
     told = Acknowledged()
@@ -156,4 +160,4 @@ async def test_nothing_acknowledged_is_lost_to_a_kill(
     await end(process, told)
     await check(url, told)
     assert told.hit == rounds
-    print(f"{victim}: {rounds} kills, {len(told.positions)} events acknowledged, none lost")
+    record_property("acknowledged", len(told.positions))

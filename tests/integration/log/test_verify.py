@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import asyncpg
@@ -51,7 +52,8 @@ class Vandal:
     async def recompute(self, *, head: bool) -> None:
         """Make tiles, and maybe the head, from the rows, as the log itself would."""
         rows = await self.connection.fetch(
-            "SELECT position, recorded_at, event_id, stream, kind, commitment FROM event_log ORDER BY position"
+            "SELECT position, recorded_at, event_id, stream, kind, commitment "
+            "FROM event_log ORDER BY position"
         )
         tree, tiles = Tree().grow(leaf_hashes(map(entry_of_row, rows)))
         statements = ["DELETE FROM log_tile"]
@@ -121,12 +123,16 @@ COMMITMENT = """
 UPDATE event_log SET payload = 'forged', codec = 0, commitment = sha256(salt || 'forged'::bytea)
 WHERE position = {a}
 """
+BEYOND = f"""
+INSERT INTO event_log SELECT {SIZE}, recorded_at, gen_random_uuid(), codec, stream, kind, salt, commitment,
+    payload FROM event_log WHERE position = 5
+"""
 CUT = "DELETE FROM event_log WHERE position >= {a}"
 
 EDITS = {
     "payload": (PAYLOAD, Kind.PAYLOAD),
     "a byte of the payload": (
-        "UPDATE event_log SET payload = set_byte(payload, 9, get_byte(payload, 9) # 1) WHERE position = {a}",
+        "UPDATE event_log SET payload = set_byte(payload, 5, get_byte(payload, 5) # 1) WHERE position = {a}",
         Kind.PAYLOAD,
     ),
     "salt": ("UPDATE event_log SET salt = sha256('x')::bytea WHERE position = {a}", Kind.PAYLOAD),
@@ -169,8 +175,7 @@ async def test_edits_beside_the_rows_are_named(vandal: Vandal, database: Databas
         ("UPDATE log_checkpoint SET root = sha256('x') WHERE size = 300", Kind.CHECKPOINT),
         ("UPDATE log_checkpoint SET note = replace(note, E'\\n300\\n', E'\\n301\\n')", Kind.CHECKPOINT),
         ("UPDATE log_head SET next_position = 600", Kind.ROLLED_BACK),
-        (f"INSERT INTO event_log SELECT {SIZE}, recorded_at, gen_random_uuid(), codec, stream, kind, salt, "
-         "commitment, payload FROM event_log WHERE position = 5", Kind.INSERTED),
+        (BEYOND, Kind.INSERTED),
     ):  # fmt: skip
         await vandal.edit(statement)
         report = await checked(database, keys)
@@ -261,7 +266,7 @@ async def test_a_proof_convinces_a_stranger_and_a_forged_one_does_not(
 async def test_checkpoints_extend_one_another(vandal: Vandal, database: Database, keys: LogKeys) -> None:
     notes = await database.pool.fetch("SELECT note FROM log_checkpoint ORDER BY size")
     states = [Checkpoint.parse(Note.decode(row["note"].encode()).text) for row in notes]
-    for old, new in zip(states, states[1:], strict=False):
+    for old, new in pairwise(states):
         proof = await Checkpoints(database, keys).consistency(old.size, new.size)
         verify_consistency(old.size, old.root, new.size, new.root, proof)
 
