@@ -120,7 +120,7 @@ INSERT INTO event_log SELECT * FROM later; DROP TABLE later
 """
 PAYLOAD = "UPDATE event_log SET payload = 'forged', codec = 0 WHERE position = {a}"
 COMMITMENT = """
-UPDATE event_log SET payload = 'forged', codec = 0, commitment = sha256(salt || 'forged'::bytea)
+UPDATE event_log SET payload = 'forged', codec = 0, commitment = sha256(coalesce(salt, '') || 'forged'::bytea)
 WHERE position = {a}
 """
 BEYOND = f"""
