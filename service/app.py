@@ -11,6 +11,7 @@ from service.cometd import shared_http
 from service.config import Agent, Settings
 from service.errors import BadConfig
 from service.log import EventLog, open_log
+from service.log.checkpoints import Checkpoints, load_keys
 from service.messaging import Messaging, open_messaging
 from service.postgres import Database, open_database
 from service.postgres.schema import upgrade
@@ -90,7 +91,8 @@ async def running(application: Application) -> AsyncIterator[Messaging | None]:
     """Run every loop: projections, settler, recorder, and with a broker the relay; stop them at the end."""
     settings = application.settings
     async with AsyncExitStack() as stack:
-        for loop in (application.engine.loop, application.settler.loop):
+        checkpoints = Checkpoints(application.database, load_keys(settings.data_dir))
+        for loop in (application.engine.loop, application.settler.loop, checkpoints.loop):
             loop.start()
             stack.push_async_callback(loop.stop)
         application.recorder.start()

@@ -1,4 +1,4 @@
-"""The Merkle tree's tiles, dictionaries for payloads, signed checkpoints, redaction, and the service's role."""
+"""The Merkle tree's tiles, dictionaries for payloads, and signed checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CREATE TABLE log_codec (
 );
 ALTER TABLE log_codec ALTER COLUMN dictionary SET STORAGE EXTERNAL;
 COMMENT ON TABLE log_codec IS 'zstd dictionaries; kept for ever, stored payloads cannot be read without';
-COMMENT ON COLUMN event_log.codec IS 'How payload is stored: 0 = as is, n = zstd with dictionary n of log_codec';
+COMMENT ON COLUMN event_log.codec IS '0 = as is, n = zstd with dictionary n of log_codec';
 ALTER TABLE log_head ADD COLUMN codec smallint NOT NULL DEFAULT 1;
 COMMENT ON COLUMN log_head.codec IS 'What new payloads are stored with';
 """
@@ -35,7 +35,7 @@ CREATE TABLE log_tile (
 ALTER TABLE log_tile ALTER COLUMN hashes SET STORAGE EXTERNAL;
 COMMENT ON TABLE log_tile IS 'Full tiles of the Merkle tree (C2SP tlog-tiles): 256 hashes each';
 COMMENT ON COLUMN log_tile.root IS 'The tile''s root: one hash of the tile above it';
-COMMENT ON COLUMN log_head.tree IS 'The roots of the complete subtrees, largest first (RFC 6962): 32 bytes each';
+COMMENT ON COLUMN log_head.tree IS 'The roots of the complete subtrees (RFC 6962), 32 bytes each';
 
 CREATE TABLE log_checkpoint (
     size      bigint      NOT NULL,
@@ -44,7 +44,7 @@ CREATE TABLE log_checkpoint (
     note      text        NOT NULL,
     PRIMARY KEY (size, signed_at)
 );
-COMMENT ON TABLE log_checkpoint IS 'Every checkpoint ever signed (C2SP tlog-checkpoint), kept before it is shown';
+COMMENT ON TABLE log_checkpoint IS 'Every checkpoint signed (C2SP), kept before it is shown';
 """
 
 APPEND_ONLY = """

@@ -12,6 +12,7 @@ from service.api.calls import calls_router
 from service.api.drop_in import drop_in
 from service.api.events import events_router
 from service.api.services import Services
+from service.api.tlog import tlog_router
 from service.api.transfers import transfers_router
 
 __all__ = ["Services", "create_api"]
@@ -24,6 +25,8 @@ def create_api(services: Services) -> FastAPI:
     app.include_router(drop_in(services.handler, services.agents, services.settings.max_request_bytes))
     for router in (calls_router, transfers_router, events_router):
         app.include_router(router(services))
+
+    app.include_router(tlog_router(services))
 
     @app.get("/healthz", tags=["service"], summary="Whether the service can do its work")
     async def health() -> dict[str, Any]:

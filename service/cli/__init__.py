@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from service import __version__
-from service.cli import demo, logs, reading, running
+from service.cli import demo, log_commands, logs, reading, running
 from service.errors import BadInput, CalltrailError, DatabaseError, GwsError
 
 NO, WRONG, AWAY = 1, 2, 3
@@ -37,6 +37,13 @@ transfer.command("send")(running.send)
 transfer.command("show")(reading.trail)
 app.add_typer(db, name="db")
 db.command("upgrade")(running.upgrade)
+db.command("train")(log_commands.train_dictionary)
+app.command()(log_commands.verify)
+app.command()(log_commands.prove)
+app.command()(log_commands.checkpoint)
+bench = typer.Typer(help="Measure.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+bench.command("log")(log_commands.bench_log)
 
 
 @app.callback()

@@ -26,6 +26,7 @@ from service.cli.traffic import Traffic
 from service.log import EventLog, NewEvent, open_log
 from service.log.copy import HEADER, TRAILER, encode_rest, encode_rows
 from service.log.sql import COLUMNS
+from service.log.verify import verify_log
 from service.postgres import Database, connect_arguments, open_pools
 from service.postgres.schema import upgrade
 
@@ -176,8 +177,8 @@ class Bench:
                 await self.log.append([event])
                 ours.append(perf_counter() - begin)
                 self.raw_position += 1
-                values = (self.raw_position - 1, datetime.now(UTC), other.event_id, 0, other.stream)
-                values += (other.kind, os.urandom(16), os.urandom(32), other.payload)
+                at = (self.raw_position - 1, datetime.now(UTC), other.event_id, 0, other.stream, other.kind)
+                values = (*at, os.urandom(16), os.urandom(32), other.payload)
                 begin = perf_counter()
                 async with connection.transaction():
                     await connection.execute(statement, *values)
@@ -240,7 +241,9 @@ class Bench:
     async def measure_size(self) -> dict[str, Any]:
         """Bytes an event on disk; the write-ahead log of some more events; and how fast all is verified."""
         total = await self.log.next_position()
-        sizes = dict(await self.database.pool.fetchrow(SIZES))
+        row = await self.database.pool.fetchrow(SIZES)
+        assert row is not None
+        sizes = dict(row)
         payload = self.payload_bytes
         lsn = await self.database.pool.fetchval("SELECT pg_current_wal_lsn()")
         await self.bulk(self.take(WARM_UP))
@@ -254,8 +257,6 @@ class Bench:
         }
 
     async def measure_verifying(self) -> dict[str, Any]:
-        from service.log.verify import verify_log
-
         begin = perf_counter()
         report = await verify_log(self.database)
         return {"verify_events_per_s": report.size / (perf_counter() - begin), "verified": report.intact}

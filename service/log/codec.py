@@ -9,13 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 import zstandard
 
 from service.errors import DatabaseError, NotEnoughTraffic
 from service.log import sql
+
+if TYPE_CHECKING:
+    Reader = (
+        asyncpg.Connection[asyncpg.Record]
+        | asyncpg.Pool[asyncpg.Record]
+        | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    )
 
 AS_IS = 0
 LEVEL = 1
@@ -73,9 +80,7 @@ class Codecs:
         """Those among `numbers` that must be loaded before they can be used."""
         return {number for number in numbers if number != AS_IS and number not in self._known}
 
-    async def load(
-        self, connection: asyncpg.Connection[asyncpg.Record] | asyncpg.Pool[asyncpg.Record]
-    ) -> None:
+    async def load(self, connection: Reader) -> None:
         """Read every dictionary that is not known yet."""
         for number, dictionary in await connection.fetch(sql.CODECS, list(self._known)):
             self._known[number] = Codec(number, dictionary)
@@ -115,7 +120,9 @@ def train(payloads: Sequence[bytes], current: Codec) -> Training:
 
     """
     judged = payloads[::10]
-    learnt = [payload for index, payload in enumerate(payloads) if index % 10]
+    learnt: list[bytes | bytearray | memoryview[int]] = [
+        payload for index, payload in enumerate(payloads) if index % 10
+    ]
     if len(payloads) < FEWEST_SAMPLES:
         raise NotEnoughTraffic(f"{len(payloads)} payloads; a dictionary needs {FEWEST_SAMPLES} or more")
     size = min(DICTIONARY_BYTES, max(1 << 10, sum(map(len, learnt)) // 10))

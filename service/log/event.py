@@ -14,6 +14,8 @@ from service.errors import BadEvent
 STREAM_LIMIT = 200  # characters
 KIND_LIMIT = 80
 SALT_BYTES = 16
+PAYLOAD_REDACTED = "PayloadRedacted"
+"""The one kind that the log itself knows: the verifier needs it to tell a redaction from a forgery."""
 
 
 class NewEvent(NamedTuple):
@@ -37,7 +39,11 @@ class Condition(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """SQL to run in the append's own transaction, after the events; it must not fail for its content."""
+    """SQL to run in the append's own transaction, after the events; it must not fail for its content.
+
+    Those of one request run in their order. Those of different requests that happen to share a transaction
+    run in any: one that builds on another's is appended after that one was answered.
+    """
 
     sql: str
     arguments: tuple[object, ...]

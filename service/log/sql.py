@@ -68,3 +68,24 @@ TILE_ROOTS = "SELECT root FROM log_tile WHERE level = $1 AND index >= $2 AND ind
 TILE = "SELECT hashes FROM log_tile WHERE level = $1 AND index = $2"
 
 HEAD_TREE = "SELECT next_position, tree FROM log_head"
+
+TILES = "SELECT level, index, root, hashes FROM log_tile WHERE level = $1 AND index >= $2 AND index < $3"
+
+TILE_COUNTS = "SELECT level, count(*) AS count FROM log_tile GROUP BY level ORDER BY level"
+
+HEAD_AND_BEYOND = """
+SELECT next_position, tree, (
+    SELECT array_agg(position) FROM (
+        SELECT position FROM event_log WHERE position >= next_position OR position < 0
+        ORDER BY position LIMIT 10
+    ) AS beyond
+) AS beyond
+FROM log_head
+"""
+"""The head, and positions that it does not know of, as of one moment."""
+
+KEPT_CHECKPOINTS = "SELECT size, root, note FROM log_checkpoint ORDER BY size, signed_at"
+
+LAST_CHECKPOINT = "SELECT note FROM log_checkpoint ORDER BY size DESC, signed_at DESC LIMIT 1"
+
+KEEP_CHECKPOINT = "INSERT INTO log_checkpoint (size, root, note) VALUES ($1, $2, $3)"

@@ -26,7 +26,7 @@ class EventLog:
     def __init__(self, database: Database, *, max_payload_bytes: int) -> None:
         self.watch = HeadWatch(database)
         self.codecs = Codecs()
-        self._database = database
+        self.database = database
         self._appender = Appender(database, self.watch, self.codecs, max_payload_bytes=max_payload_bytes)
 
     async def start(self) -> None:
@@ -50,7 +50,7 @@ class EventLog:
     async def next_position(self) -> int:
         """The position that the next event will get: how many events there are."""
         with database_errors():
-            position: int = await self._database.pool.fetchval(sql.HEAD)
+            position: int = await self.database.pool.fetchval(sql.HEAD)
         self.watch.advance(position)
         return position
 
@@ -90,7 +90,7 @@ class EventLog:
     async def position_at(self, moment: datetime) -> int:
         """The last position recorded at or before `moment`; -1 if there is none."""
         with database_errors():
-            position: int = await self._database.pool.fetchval(sql.POSITION_AT, moment)
+            position: int = await self.database.pool.fetchval(sql.POSITION_AT, moment)
         return position
 
     async def follow(self, *, after: int, limit: int = PAGE) -> AsyncIterator[list[StoredEvent]]:
@@ -105,9 +105,9 @@ class EventLog:
 
     async def _fetch(self, statement: str, *arguments: object) -> list[StoredEvent]:
         with database_errors():
-            rows = await self._database.pool.fetch(statement, *arguments)
+            rows = await self.database.pool.fetch(statement, *arguments)
             if self.codecs.missing(row["codec"] for row in rows):
-                await self.codecs.load(self._database.pool)
+                await self.codecs.load(self.database.pool)
         return [stored_event(row, self.codecs) for row in rows]
 
 

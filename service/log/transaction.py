@@ -277,10 +277,12 @@ async def run_statements(
 
 
 def finishing(end: int, recorded_at: datetime, tree: Tree, tiles: Sequence[StoredTile]) -> str:
-    """Store the tiles, publish the new head (told to listeners when it is committed), commit; one round trip."""
+    """Store the tiles, publish the new head (listeners hear of it then), commit; one round trip."""
     store = (
-        f"INSERT INTO log_tile (level, index, root, hashes) VALUES {tile_values(tiles)}; " if tiles else ""
-    )  # noqa: S608 digits
+        f"INSERT INTO log_tile (level, index, root, hashes) VALUES {tile_values(tiles)}; "  # noqa: S608 digits
+        if tiles
+        else ""
+    )
     return (
         f"{store}UPDATE log_head SET next_position = {end}, recorded_at = '{recorded_at.isoformat()}', "  # noqa: S608 digits
         f"tree = '\\x{tree.frontier.hashes.hex()}'; SELECT pg_notify('event_log', '{end}'); COMMIT"

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
-from uuid import UUID
 
 import asyncpg
 
 from service.errors import Tampered, TlogError
 from service.log import sql
 from service.tlog.edge import RightEdge
+from service.tlog.encoding import HASH_BYTES
 from service.tlog.entry import encode_entry
-from service.tlog.merkle import HASH_BYTES, Frontier, leaf_hashes
+from service.tlog.merkle import Frontier, leaf_hashes
 from service.tlog.tiles import TILE_HEIGHT, TILE_WIDTH
 
 CATCH_UP = 4_096  # events that are cheaper to hash again than to read the whole edge
@@ -29,7 +29,7 @@ class StoredTile(NamedTuple):
     """A row of `log_tile`."""
 
     level: int
-    index: int
+    number: int
     root: bytes
     hashes: bytes
 
@@ -103,13 +103,6 @@ async def read_tree(connection: asyncpg.Connection[asyncpg.Record], size: int) -
 def entry_of_row(row: asyncpg.Record) -> bytes:
     """The entry of a row of `sql.READ_ENTRIES`."""
     position, recorded_at, event_id, stream, kind, commitment = row
-    return entry_of(position, recorded_at, event_id, stream, kind, commitment)
-
-
-def entry_of(
-    position: int, recorded_at: datetime, event_id: UUID, stream: str, kind: str, commitment: bytes
-) -> bytes:
-    """The entry, and so the leaf, of an event."""
     return encode_entry(
         position=position,
         event_id=str(event_id),
@@ -128,5 +121,5 @@ def moment_text(moment: datetime) -> str:
 def tile_values(tiles: Iterable[StoredTile]) -> str:
     """SQL values for `tiles`; numbers and hexadecimal digits only."""
     return ", ".join(
-        f"({tile.level}, {tile.index}, '\\x{tile.root.hex()}', '\\x{tile.hashes.hex()}')" for tile in tiles
+        f"({tile.level}, {tile.number}, '\\x{tile.root.hex()}', '\\x{tile.hashes.hex()}')" for tile in tiles
     )

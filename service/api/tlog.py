@@ -1,0 +1,44 @@
+"""``/tlog/``: the log as a transparency log (C2SP tlog-tiles): checkpoint, hash tiles, entry bundles."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from service.api.services import Services
+from service.errors import Malformed, NotFound
+from service.log.checkpoints import Checkpoints, load_keys
+from service.log.tiles import read_bundle, read_tile
+from service.postgres import Database, database_errors
+from service.tlog.tiles import BundleId, parse_path
+
+FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+BRIEFLY = {"Cache-Control": "max-age=2"}
+
+
+def tlog_router(services: Services) -> APIRouter:
+    router = APIRouter(prefix="/tlog", tags=["transparency log"])
+    database: Database = services.log.database
+
+    @router.get("/checkpoint", summary="The latest signed checkpoint", response_class=Response)
+    async def checkpoint() -> Response:
+        keys = load_keys(services.settings.data_dir)
+        note = await Checkpoints(database, keys).latest()
+        return Response(note.encode(), media_type="text/plain; charset=utf-8", headers=BRIEFLY)
+
+    @router.get("/tile/{path:path}", summary="A hash tile, or a bundle of entries", response_class=Response)
+    async def tile(path: str) -> Response:
+        """``tile/<level>/<index>[.p/<width>]`` or ``tile/entries/<index>[.p/<width>]``."""
+        try:
+            named = parse_path(f"tile/{path}")
+        except Malformed as error:
+            raise NotFound(str(error)) from error
+        with database_errors():
+            async with database.pool.acquire() as connection:
+                if isinstance(named, BundleId):
+                    data = await read_bundle(connection, named)
+                else:
+                    data = await read_tile(connection, named)
+        return Response(data, media_type="application/octet-stream", headers=FOR_EVER)
+
+    return router

@@ -1,0 +1,163 @@
+"""Kill the writer, kill Postgres, again and again: nothing acknowledged is lost, doubled or skipped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from sqlalchemy.engine import URL, make_url
+
+from service.log import EventLog, Producer, open_log
+from service.log.verify import verify_log
+from service.postgres import connect_arguments, open_pools
+from service.postgres.embedded import EmbeddedPostgres
+from service.postgres.schema import upgrade
+
+PRODUCING = Path(__file__).parent / "producing.py"
+ACKNOWLEDGED = re.compile(rb"([0-9a-f-]{36}) (\d+) (\d+)\n")
+WAIT_S = 60
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A Postgres of its own, as durable as in production."""
+    embedded = EmbeddedPostgres(tmp_path_factory.mktemp("crash"))
+    embedded.start()
+    yield embedded
+    embedded.release()
+
+
+@pytest.fixture
+async def url(server: EmbeddedPostgres) -> URL:
+    found = make_url(server.url)
+    await upgrade(found)
+    return found
+
+
+class Acknowledged:
+    """What the producers were told, over all rounds."""
+
+    def __init__(self) -> None:
+        self.positions: dict[tuple[str, int], int] = {}
+        self.hit = 0
+
+    def take(self, line: bytes) -> None:
+        match = ACKNOWLEDGED.fullmatch(line)
+        if match:  # the last line of a killed process may be cut off
+            self.positions[match[1].decode(), int(match[2])] = int(match[3])
+
+
+async def start_producing(url: URL) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(PRODUCING),
+        url.render_as_string(hide_password=False),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
+async def listen(process: asyncio.subprocess.Process, told: Acknowledged, events: int) -> None:
+    assert process.stdout is not None
+    for _ in range(events):
+        line = await asyncio.wait_for(process.stdout.readline(), WAIT_S)
+        assert line, "the producing process ended by itself"
+        told.take(line)
+
+
+async def end(process: asyncio.subprocess.Process, told: Acknowledged) -> None:
+    process.kill()
+    assert process.stdout is not None
+    for line in (await process.stdout.read()).splitlines(keepends=True):
+        told.take(line)
+    await process.wait()
+
+
+def kill_postgres(server: EmbeddedPostgres, how: signal.Signals) -> None:
+    """SIGQUIT is `pg_ctl -m immediate`; SIGKILL takes the postmaster and, at once, its children."""
+    postmaster = int((server.cluster / "postmaster.pid").read_text().split()[0])
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    os.kill(postmaster, how)
+    if how is signal.SIGKILL:
+        for child in children:
+            try:
+                os.kill(int(child), how)
+            except ProcessLookupError:
+                continue
+
+
+async def log_up(url: URL) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            try:
+                connection = await asyncpg.connect(**connect_arguments(url), timeout=5)
+            except (OSError, TimeoutError, asyncpg.PostgresError):
+                await asyncio.sleep(0.05)
+            else:
+                await connection.close()
+                return
+
+
+async def check(url: URL, told: Acknowledged) -> None:
+    await log_up(url)
+    async with open_pools(url) as database, open_log(database, max_payload_bytes=100) as log:
+        report = await verify_log(database)
+        assert report.differences == []
+        there = await everything(log)
+        assert sorted(there.values()) == list(range(report.size))
+        lost = {key for key, position in told.positions.items() if there.get(key) != position}
+        assert not lost
+
+
+async def everything(log: EventLog) -> dict[tuple[str, int], int]:
+    found: dict[tuple[str, int], int] = {}
+    after = -1
+    while page := await log.read(after=after):
+        for event in page:
+            key = event.stream.removeprefix("session-"), Producer.count_of(event.event_id)
+            assert key not in found, "an event is there twice"
+            found[key] = event.position
+        after = page[-1].position
+    return found
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("victim", ["process", "postgres"])
+async def test_nothing_acknowledged_is_lost_to_a_kill(
+    server: EmbeddedPostgres,
+    url: URL,
+    victim: str,
+    rounds: int,
+    record_property: Callable[[str, object], None],
+) -> None:
+    draw = random.Random(rounds)
+    told = Acknowledged()
+    process = await start_producing(url)
+    await listen(process, told, 200)
+    for _ in range(rounds):
+        await listen(process, told, draw.randrange(1, 300))
+        before = len(told.positions)
+        if victim == "process":
+            await end(process, told)
+        else:
+            kill_postgres(server, draw.choice((signal.SIGQUIT, signal.SIGKILL)))
+            await log_up(url)
+            await listen(process, told, 600)  # it goes on by itself: more than was on its way
+            await end(process, told)
+        told.hit += len(told.positions) >= before
+        await check(url, told)
+        process = await start_producing(url)
+        await listen(process, told, 1)
+    await end(process, told)
+    await check(url, told)
+    assert told.hit == rounds
+    record_property("acknowledged", len(told.positions))
