@@ -47,7 +47,12 @@ def test_without_a_path_the_folder_of_the_request_counts() -> None:
 
 @pytest.mark.parametrize(
     "ending",
-    ["Max-Age=0", "Max-Age=-1", "Expires=Thu, 01-Jan-1970 00:00:00 GMT", "Expires=Thu, 01 Jan 1970 00:00:00 GMT"],
+    [
+        "Max-Age=0",
+        "Max-Age=-1",
+        "Expires=Thu, 01-Jan-1970 00:00:00 GMT",
+        "Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+    ],
 )
 def test_the_server_can_take_a_cookie_back(ending: str) -> None:
     cookies = jar("a=1; Path=/", "b=2; Path=/")

@@ -98,7 +98,9 @@ class Recorder:
                     if isinstance(item, Opened):
                         self.remember(client, item.client_id, 0, 0)
 
-    def remember(self, client: Client, session: str, base: int, acked: int, since: float | None = None) -> None:
+    def remember(
+        self, client: Client, session: str, base: int, acked: int, since: float | None = None
+    ) -> None:
         if session != self.session:
             self.session, self.base = session, 0
         state = client.resume_state

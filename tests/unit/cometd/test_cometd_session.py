@@ -74,7 +74,9 @@ class Play:
                 case Listen():
                     raise AssertionError("a request is under way")
 
-    def reply(self, *replies: dict[str, Any], before: tuple[Any, ...] = (), after: tuple[Any, ...] = ()) -> list[Item]:
+    def reply(
+        self, *replies: dict[str, Any], before: tuple[Any, ...] = (), after: tuple[Any, ...] = ()
+    ) -> list[Item]:
         """Answer what was sent last: one reply to each message, or the same to all."""
         given = replies * len(self.sent) if len(replies) == 1 else replies
         answers = [
@@ -332,7 +334,9 @@ def test_an_answer_without_the_reply_is_a_failure(ack: bool) -> None:
     play = Play(ack=ack)
     play.steady()
     play.next()
-    items = play.raw([event(1), {"id": "other", "channel": "/meta/connect", "successful": True, "ext": {"ack": 9}}])
+    items = play.raw(
+        [event(1), {"id": "other", "channel": "/meta/connect", "successful": True, "ext": {"ack": 9}}]
+    )
     if ack:  # they come again
         assert items == []
         assert play.session.acked == 1
@@ -358,7 +362,9 @@ def test_unreadable_elements_are_events() -> None:
     play = Play()
     play.steady()
     play.next()
-    body = f'[NaN,{{"id":"{play.sent[0]["id"]}","channel":"/meta/connect","successful":true,"ext":{{"ack":2}}}}]'
+    body = (
+        f'[NaN,{{"id":"{play.sent[0]["id"]}","channel":"/meta/connect","successful":true,"ext":{{"ack":2}}}}]'
+    )
     (delivery,) = play.session.answered(split(body.encode()), play.now, play.wall)
     assert isinstance(delivery, Delivery)
     assert delivery.messages[0].raw == b"NaN"
