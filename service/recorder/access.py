@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from service.cometd import Client, Cookies, LongPolling, ResumeState
+from service.cometd import Client, Cookies, LongPolling, ResumeState, Timing
 from service.config import Agent
 from service.errors import GwsError, TransportFailed
 from service.gws import GwsClient, dialect
@@ -31,10 +31,14 @@ class Pace:
 
 @dataclass(frozen=True)
 class Pacing:
-    """How fast sessions begin: new ones slowly; those to go on with before the server gives them up."""
+    """How fast sessions begin: new ones slowly; those to go on with before the server gives them up.
+
+    `timing`: how patient each of them is.
+    """
 
     openings: Pace
     resumptions: Pace
+    timing: Timing
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Access:
 
     def connect(
         self,
-        pace: Pace,
+        pacing: Pacing,
         troubled: Callable[[str], None],
         *,
         resume: ResumeState | None = None,
@@ -67,7 +71,7 @@ class Access:
         """
 
         async def prepare() -> None:
-            await pace.turn()
+            await pacing.openings.turn()
             try:
                 answer = await self.gws.me()
             except GwsError as error:
@@ -85,7 +89,14 @@ class Access:
             cookies=self.cookies,
             credentials=self.gws,
         )
-        return Client(transport, dialect.SUBSCRIPTIONS, prepare=prepare, resume=resume, acked=acked)
+        return Client(
+            transport,
+            dialect.SUBSCRIPTIONS,
+            timing=pacing.timing,
+            prepare=prepare,
+            resume=resume,
+            acked=acked,
+        )
 
 
 class Accesses(Mapping[str, Access]):

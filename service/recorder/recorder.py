@@ -7,6 +7,7 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
+from service.cometd import Timing
 from service.config import read_agents
 from service.errors import BadConfig, DatabaseError
 from service.log import EventLog
@@ -49,7 +50,7 @@ class Recorder:
         self._vault = vault
         self._gws_url = gws_url
         self._ending: set[str] = set()
-        self._pacing = Pacing(Pace(OPENINGS_PER_S), Pace(RESUMPTIONS_PER_S))
+        self.pacing = Pacing(Pace(OPENINGS_PER_S), Pace(RESUMPTIONS_PER_S), Timing())
         self.ownership = Ownership(
             database, wanted=self._wanted, take=self._take, drop=self._drop, beats=self._beats
         )
@@ -113,7 +114,7 @@ class Recorder:
             keeper=keeper,
             kept=kept,
             ownership=self.ownership,
-            pacing=self._pacing,
+            pacing=self.pacing,
         )
         self.agents[user] = recorder
         recorder.loop.start()

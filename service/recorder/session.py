@@ -176,11 +176,9 @@ class AgentRecorder:
         """Go on with what an earlier process, or an earlier client of ours, has left; else begin."""
         kept, self._kept = self._kept, None
         if self._client is not None and (state := self._client.resume_state) is not None and self._open:
-            return self._access.connect(
-                self._pacing.openings, self._troubled, resume=state, acked=self._client.acked
-            )
+            return self._access.connect(self._pacing, self._troubled, resume=state, acked=self._client.acked)
         if kept is None or kept.session is None:
-            return self._access.connect(self._pacing.openings, self._troubled)
+            return self._access.connect(self._pacing, self._troubled)
         self._open = True
         producer = Producer(kept.session)
         secret = self._keeper.open(kept)
@@ -190,12 +188,10 @@ class AgentRecorder:
             resume = secret.resume_state(kept.alive_at, idle=kept.idle)
             await self._pacing.resumptions.turn()
             with suppress(BadInput):  # it was held over other channels
-                return self._access.connect(
-                    self._pacing.openings, self._troubled, resume=resume, acked=kept.acked
-                )
+                return self._access.connect(self._pacing, self._troubled, resume=resume, acked=kept.acked)
         self._numbering = Numbering("", producer, kept.delivered)
         await self._lose_kept(kept)
-        return self._access.connect(self._pacing.openings, self._troubled)
+        return self._access.connect(self._pacing, self._troubled)
 
     async def _lose_kept(self, kept: Kept) -> None:
         assert kept.session is not None
