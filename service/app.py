@@ -43,6 +43,7 @@ class Application:
         return Services(
             settings=self.settings,
             agents=self.agents,
+            database=self.database,
             log=self.log,
             handler=self.handler,
             engine=self.engine,

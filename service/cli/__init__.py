@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from service import __version__
-from service.cli import demo, logs, reading, running
+from service.cli import demo, logs, reading, recorder_commands, running
 from service.errors import BadInput, CalltrailError, DatabaseError, GwsError
 
 NO, WRONG, AWAY = 1, 2, 3
@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 db = typer.Typer(help="The database.", no_args_is_help=True)
+bench = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
 transfer = typer.Typer(help="One transfer: send it, or show its trail.", no_args_is_help=True)
 
 app.command()(demo.demo)
@@ -35,6 +36,9 @@ app.command()(running.rebuild)
 app.add_typer(transfer, name="transfer")
 transfer.command("send")(running.send)
 transfer.command("show")(reading.trail)
+app.command()(recorder_commands.sessions)
+app.add_typer(bench, name="bench")
+bench.command("recorder")(recorder_commands.bench_recorder)
 app.add_typer(db, name="db")
 db.command("upgrade")(running.upgrade)
 

@@ -18,7 +18,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -69,15 +69,18 @@ WITH told AS (
     WHERE s.owner = $1 FOR UPDATE OF s SKIP LOCKED
 )
 UPDATE recorder_session AS s SET status = told.status, reason = told.reason, updated_at = clock_timestamp(),
-    alive_at = CASE WHEN s.session = told.session THEN greatest(s.alive_at, told.alive_at) ELSE s.alive_at END
+    alive_at = CASE s.session WHEN told.session THEN greatest(s.alive_at, told.alive_at) ELSE s.alive_at END
 FROM told, ours WHERE s.agent = ours.agent AND told.agent = ours.agent
 """
 """Never waits for a row, lest it and an append wait for each other; who is appending is alive anyhow."""
 
 LIST = f"""
-SELECT agent, owner IN ({_HELD}) AS attended, status, reason, session, delivered, alive_at, updated_at
+SELECT agent, coalesce(owner IN ({_HELD}), false) AS attended, status, reason, session, delivered, alive_at, updated_at
 FROM recorder_session ORDER BY agent
 """  # noqa: S608 a constant
+
+
+UNATTENDED = "unattended"
 
 
 class Beat(NamedTuple):
@@ -213,3 +216,16 @@ class Ownership:
                     row["secret"],
                 ),
             )
+
+
+async def list_sessions(database: Database, status: str | None = None) -> list[dict[str, Any]]:
+    """Every agent's session, whichever process records it, by agent; those of one status if it is given.
+
+    `status` is a `Status`, or "unattended" where no living process records the agent.
+    """
+    with database_errors():
+        rows = [dict(row) for row in await database.pool.fetch(LIST)]
+    for row in rows:
+        if not row.pop("attended"):
+            row["status"] = UNATTENDED
+    return [row for row in rows if status in {None, row["status"]}]

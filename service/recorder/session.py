@@ -402,7 +402,8 @@ class AgentRecorder:
             "status": status,
             "reason": reason,
         }
-        logger.log(logging.INFO if status is Status.OPEN else logging.WARNING, "session", extra=extra)
+        expected = status is Status.OPEN or self._closing.is_set()
+        logger.log(logging.INFO if expected else logging.WARNING, "session", extra=extra)
 
     def _number(self, client_id: str) -> Numbering:
         """The numbering of the session that `client_id` names; a new one for a new session."""
