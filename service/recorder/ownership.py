@@ -75,7 +75,8 @@ FROM told, ours WHERE s.agent = ours.agent AND told.agent = ours.agent
 """Never waits for a row, lest it and an append wait for each other; who is appending is alive anyhow."""
 
 LIST = f"""
-SELECT agent, coalesce(owner IN ({_HELD}), false) AS attended, status, reason, session, delivered, alive_at, updated_at
+SELECT agent, coalesce(owner IN ({_HELD}), false) AS attended,
+    status, reason, session, delivered, alive_at, updated_at
 FROM recorder_session ORDER BY agent
 """  # noqa: S608 a constant
 

@@ -18,6 +18,7 @@ from recording import (
     until,
 )
 
+from service.cli.logs import LineFormatter
 from service.errors import BadConfig
 from service.postgres import Database
 from service.recorder import Vault
@@ -115,7 +116,14 @@ async def test_no_secret_is_in_the_database(
         secrets |= {session.browser for session in simulator.bayeux.sessions.values()}
         stored = await application.log.read()
         rows = await database.pool.fetch("SELECT * FROM recorder_session")
-        text = "\n".join([*shown, caplog.text, *map(repr, stored), *map(repr, map(dict, rows))])
+        text = "\n".join(
+            [
+                *shown,
+                *map(LineFormatter().format, caplog.records),
+                *map(repr, stored),
+                *map(repr, map(dict, rows)),
+            ]
+        )
         assert rows[0]["secret"]
         for secret in secrets:
             assert secret not in text
