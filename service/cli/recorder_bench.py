@@ -35,6 +35,7 @@ STAMP = b'"stamp":'
 NOTIFICATION = Path(__file__).parent.parent / "simulator" / "data" / "sample1-notification.json"
 OPENING_S = 300.0
 TAIL_S = 60.0
+SETTLING_S = 5.0  # the last snapshots, and what a recorder does when its sessions stand
 
 
 class TimedLog(EventLog):
@@ -136,7 +137,7 @@ async def all_open(recorder: Recorder, sessions: int) -> None:
             if len(states) == sessions and all(state is Status.OPEN for state in states):
                 break
             await asyncio.sleep(0.2)
-    await asyncio.sleep(1)  # the last snapshots
+    await asyncio.sleep(SETTLING_S)
     gc.collect()
 
 

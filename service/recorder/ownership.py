@@ -32,7 +32,7 @@ from service.recorder.kept import Kept
 logger = logging.getLogger(__name__)
 
 ROUND_S = 1.0  # how often free agents are looked for
-BEAT_S = 10.0  # how often what is alive is written down
+BEAT_ROUNDS = 10  # of each agent it is written down in one round of so many that it is alive
 ANSWER_S = 5.0  # a connection that does not answer for so long is dead
 
 TRY_LOCK = "SELECT pg_try_advisory_lock($1)"
@@ -108,7 +108,7 @@ class Ownership:
         wanted: Callable[[], Collection[str]],
         take: Callable[[str, Kept], None],
         drop: Callable[[str], Awaitable[None]],
-        beats: Callable[[], Sequence[Beat]],
+        beats: Callable[[], Sequence[Callable[[], Beat]]],
     ) -> None:
         self.number = secrets.randbits(62)
         self.held = False
@@ -142,12 +142,15 @@ class Ownership:
         with database_errors():
             await self._database.pool.execute(statement.sql, *statement.arguments, timeout=ANSWER_S)
 
-    async def beat(self) -> None:
-        """Write down what is alive."""
+    async def beat(self, turn: int | None = None) -> None:
+        """Write down what is alive: a tenth of the agents, lest appends wait; without `turn` all."""
         beats = self._beats()
+        if turn is not None:
+            beats = beats[turn % BEAT_ROUNDS :: BEAT_ROUNDS]
         if beats:
+            columns = map(list, zip(*(beat() for beat in beats), strict=True))
             with database_errors():
-                await self._database.pool.execute(BEAT, self.number, *map(list, zip(*beats, strict=True)))
+                await self._database.pool.execute(BEAT, self.number, *columns)
 
     async def _run(self, loop: Loop) -> None:
         with database_errors():
@@ -179,7 +182,7 @@ class Ownership:
 
     async def _hold(self, connection: asyncpg.Connection[asyncpg.Record], loop: Loop) -> None:
         clock = asyncio.get_running_loop().time
-        next_beat = clock() + BEAT_S
+        next_beat, turn = clock() + ROUND_S, 0
         enrolled: set[str] = set()
         while True:
             self._stir.clear()
@@ -193,8 +196,8 @@ class Ownership:
                 await connection.fetchval("SELECT 1", timeout=ANSWER_S)
             loop.beat()
             if clock() >= next_beat:
-                next_beat = clock() + BEAT_S
-                await self.beat()
+                next_beat, turn = clock() + ROUND_S, turn + 1
+                await self.beat(turn)
             try:
                 async with asyncio.timeout(ROUND_S):
                     await self._stir.wait()
