@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import resource
 import sys
@@ -110,6 +109,8 @@ async def measure(sessions: int, *, per_second: int = 1_000, seconds: int = 20) 
         stack.push_async_callback(recorder.stop, keep_sessions=True)
         await all_open(recorder, sessions)
         opened = time.monotonic() - began
+        await asyncio.sleep(SETTLING_S)
+        gc.collect()
         used = resident_kb() - before
         processor, began = time.process_time(), time.monotonic()
         published = await load.publish(per_second, seconds)
@@ -135,10 +136,8 @@ async def all_open(recorder: Recorder, sessions: int) -> None:
         while True:
             states = [agent.current_status for agent in recorder.agents.values()]
             if len(states) == sessions and all(state is Status.OPEN for state in states):
-                break
+                return
             await asyncio.sleep(0.2)
-    await asyncio.sleep(SETTLING_S)
-    gc.collect()
 
 
 def raise_file_limit() -> None:
@@ -172,10 +171,6 @@ async def serve_load(sessions: int) -> None:
                 agent = str(FIRST_AGENT + number * 7919 % sessions)
                 simulated.inject(agent, notification + b"," + STAMP + b"%.6f}" % time.time())
             print(per_second * seconds, flush=True)  # noqa: T201 the same
-
-
-def shown(figures: dict[str, float]) -> str:
-    return json.dumps(figures, indent=2)
 
 
 if __name__ == "__main__":
