@@ -1,4 +1,4 @@
-"""GWS 8.5.0: a call's id is its connId, participants are strings, there are no metrics, and perhaps no ack."""
+"""GWS 8.5.0: a call's id is its connId, participants are strings, no metrics, and perhaps no ack."""
 
 from __future__ import annotations
 
@@ -36,26 +36,28 @@ async def test_both_generations_are_recorded_byte_for_byte(
     database: Database, tmp_path: Path, sample: Callable[[str], bytes], form: str
 ) -> None:
     old = form == "8.5.0"
-    async with Simulator(seed=1, agent_count=3, form=form, ack=not old, timeout_ms=2_000) as simulator:  # type: ignore[arg-type]
-        async with recording(settings_for(database, simulator.url, tmp_path), agents(2)) as application:
-            await until(application.log, "CallsSnapshotTaken", count=2)
-            call = simulator.place_call("15001", "15000")
-            simulator.answer(call.id, "15000")
-            simulator.inject("15000", sample("gws850-notification"))
-            [session] = simulator.truth.sessions_of("15000")
-            found = await until(
-                application.log,
-                "NotificationReceived",
-                count=len(session.messages),
-                fits=lambda event: event_of(event).agent == "15000",
-            )
-            assert await recorded(application.log) == [message.body for message in session.messages]
-            assert {event.stream for event in found} == {f"call-{call.id}", "call-007102719818000d"}
-            assert (call.id == call.conn_id) is old
-            opened = await until(application.log, "SessionOpened", count=2)
-            assert all(event_of(event).ack is not old for event in opened)
-            simulator.kill_session("15000")
-            snapshot = (await until(application.log, "CallsSnapshotTaken", count=3))[-1]
-            document = Answer.of(200, "", body_of(snapshot)).document
-            assert document is not None
-            assert [Call(one).id for one in document["calls"]] == [call.id]
+    async with (
+        Simulator(seed=1, agent_count=3, form=form, ack=not old, timeout_ms=2_000) as simulator,  # type: ignore[arg-type]
+        recording(settings_for(database, simulator.url, tmp_path), agents(2)) as application,
+    ):
+        await until(application.log, "CallsSnapshotTaken", count=2)
+        call = simulator.place_call("15001", "15000")
+        simulator.answer(call.id, "15000")
+        simulator.inject("15000", sample("gws850-notification").rstrip())
+        [session] = simulator.truth.sessions_of("15000")
+        found = await until(
+            application.log,
+            "NotificationReceived",
+            count=len(session.messages),
+            fits=lambda event: event_of(event).agent == "15000",
+        )
+        assert await recorded(application.log) == [message.body for message in session.messages]
+        assert {event.stream for event in found} == {f"call-{call.id}", "call-007102719818000d"}
+        assert (call.id == call.conn_id) is old
+        opened = await until(application.log, "SessionOpened", count=2)
+        assert all(event_of(event).ack is not old for event in opened)
+        simulator.kill_session("15000")
+        snapshot = (await until(application.log, "CallsSnapshotTaken", count=3))[-1]
+        document = Answer.of(200, "", body_of(snapshot)).document
+        assert document is not None
+        assert [Call(one).id for one in document["calls"]] == [call.id]
