@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ from service.cometd import shared_http
 from service.config import Agent, Settings
 from service.log import EventLog, NewEvent
 from service.postgres import open_database
+from service.postgres.embedded import EmbeddedPostgres, locked
 from service.postgres.schema import upgrade
 from service.recorder import Access, Accesses, Recorder, Status, Vault
 
@@ -93,6 +95,7 @@ async def measure(sessions: int, *, per_second: int = 1_000, seconds: int = 20) 
     ]
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="calltrail-bench-"))
+        stack.callback(remove_database, Path(folder))
         load = await stack.enter_async_context(simulator(sessions))
         settings = Settings(data_dir=Path(folder), database_url=None, gws_url=load.url)
         database = await stack.enter_async_context(open_database(settings))
@@ -138,6 +141,14 @@ async def all_open(recorder: Recorder, sessions: int) -> None:
             if len(states) == sessions and all(state is Status.OPEN for state in states):
                 return
             await asyncio.sleep(0.2)
+
+
+def remove_database(folder: Path) -> None:
+    """Wait for the embedded server's end and remove its files, which are elsewhere where root measures."""
+    home = EmbeddedPostgres(folder).home
+    with locked(home / "supervisor.lock"):
+        shutil.rmtree(home)
+    folder.mkdir(exist_ok=True)  # for whoever made it to remove
 
 
 def raise_file_limit() -> None:
