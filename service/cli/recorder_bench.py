@@ -94,7 +94,7 @@ async def measure(sessions: int, *, per_second: int = 1_000, seconds: int = 20) 
         for user in range(FIRST_AGENT, FIRST_AGENT + sessions)
     ]
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="calltrail-bench-"))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="calltrail-bench-recorder-"))
         stack.callback(remove_database, Path(folder))
         load = await stack.enter_async_context(simulator(sessions))
         settings = Settings(data_dir=Path(folder), database_url=None, gws_url=load.url)

@@ -113,7 +113,7 @@ async def test_facts_outlast_the_database_s_absence_and_keep_their_order(
 async def test_a_log_that_is_stuck_costs_no_session_and_is_not_piled_upon(
     database: Database, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    simulator.max_interval_ms = 1_000
+    simulator.max_interval_ms = 2_000
     async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
         await until(application.log, "CallsSnapshotTaken")
         application.recorder.agents["15000"]._patience = 0.2
