@@ -13,9 +13,9 @@ from service import events
 from service.log import EventLog, StoredEvent
 from service.simulator import Simulator
 
-TOLERANCE_S = 0.6
+TOLERANCE_S = 0.25
 """A response travels: what is published meanwhile lies before the moment at which it was read. The proxy's
-longest latency and its drip add up to less than this."""
+longest latency, its drip and the simulator's short delay add up to this."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Literal, Self
 
 Harm = Literal["latency", "reset", "cut", "drip"]
 CHUNK = 1 << 16
-LONGEST_LATENCY_S = 0.2
-DRIP_S = 0.3  # a dripped chunk takes so long
+LONGEST_LATENCY_S = 0.05
+DRIP_S = 0.1  # a dripped chunk takes so long
 
 
 @dataclass

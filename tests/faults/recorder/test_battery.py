@@ -6,8 +6,9 @@ import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accounting import Account, account, decoded, number_of
@@ -18,6 +19,8 @@ from service import events
 from service.app import Application, open_application
 from service.cometd import Timing
 from service.config import Agent, Settings
+from service.errors import DatabaseUnavailable, OutcomeUnknown
+from service.log import EventLog, NewEvent
 from service.postgres import Database
 from service.recorder.access import Pace, Pacing
 from service.simulator import Simulator
@@ -29,12 +32,30 @@ IMPATIENT = Pacing(
     Pace(1_000),
     Timing(allowance=0.5, reply=1.0, retry_cap=0.3, refused=0.4, refused_cap=0.4, pace=(0.05, 0.1)),
 )
-STEPS = 120
+STEPS = 150
 DEADLINE_S = 30.0
 
 
 def as_agents(users: tuple[str, ...] = AGENTS) -> list[Agent]:
     return [Agent(user=user, password=SecretStr(f"secret-{user}")) for user in users]
+
+
+class Unsteady:
+    """An append that fails now and then: before anything is written, or after it is committed."""
+
+    def __init__(self, log: EventLog, rng: random.Random) -> None:
+        self.trouble = 0.0
+        self._append = log.append
+        self._rng = rng
+
+    async def append(self, events: Sequence[NewEvent], **more: Any) -> list[int]:
+        drawn = self._rng.random()
+        if drawn < self.trouble / 2:
+            raise DatabaseUnavailable("planted")
+        positions = await self._append(events, **more)
+        if drawn < self.trouble:
+            raise OutcomeUnknown("planted")
+        return positions
 
 
 class Traffic:
@@ -57,20 +78,24 @@ class Traffic:
 @pytest.mark.parametrize("ack", [True, False])
 @pytest.mark.parametrize("seed", range(2))
 async def test_what_is_acknowledged_is_recorded_and_what_is_not_recorded_lies_in_a_gap(
-    database: Database, tmp_path: Path, seed: int, *, ack: bool
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, *, ack: bool
 ) -> None:
-    told = await battle(database, tmp_path, seed, ack=ack)
+    told = await battle(database, tmp_path, monkeypatch, seed, ack=ack)
     assert all(one.recorded for one in told)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("ack", [True, False])
 @pytest.mark.parametrize("seed", range(100, 140))
-async def test_the_same_for_many_seeds(database: Database, tmp_path: Path, seed: int, *, ack: bool) -> None:
-    await battle(database, tmp_path, seed, ack=ack)
+async def test_the_same_for_many_seeds(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, *, ack: bool
+) -> None:
+    await battle(database, tmp_path, monkeypatch, seed, ack=ack)
 
 
-async def battle(database: Database, tmp_path: Path, seed: int, *, ack: bool) -> list[Account]:
+async def battle(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, *, ack: bool
+) -> list[Account]:
     rng = random.Random(seed)
     url = database.url.render_as_string(hide_password=False)
     async with (
@@ -83,6 +108,8 @@ async def battle(database: Database, tmp_path: Path, seed: int, *, ack: bool) ->
         ) as application,
     ):
         application.recorder.pacing = IMPATIENT
+        unsteady = Unsteady(application.log, rng)
+        monkeypatch.setattr(application.log, "append", unsteady.append)
         application.recorder.start()
         try:
             traffic = Traffic(simulator, rng)
@@ -90,7 +117,9 @@ async def battle(database: Database, tmp_path: Path, seed: int, *, ack: bool) ->
             for _ in range(STEPS):
                 traffic.publish(rng.choice(AGENTS))
                 harm(simulator, proxy, rng)
-                await asyncio.sleep(rng.uniform(0, 0.03))
+                unsteady.trouble = rng.choice((0.0, 0.0, 0.0, 0.3))
+                await asyncio.sleep(rng.uniform(0, 0.05))
+            unsteady.trouble = 0.0
             simulator.faults.clear()
             proxy.harms, proxy.down = {}, False
             await settle(application, traffic)
@@ -102,7 +131,7 @@ async def battle(database: Database, tmp_path: Path, seed: int, *, ack: bool) ->
 def harm(simulator: Simulator, proxy: FaultProxy, rng: random.Random) -> None:
     """Do one thing to the simulator or the proxy, or, most often, nothing."""
     agent = rng.choice(AGENTS)
-    calm: list[Callable[[], object]] = [lambda: None] * 5
+    calm: list[Callable[[], object]] = [lambda: None] * 30
     for_the_proxy: list[Callable[[], object]] = [
         lambda: setattr(proxy, "harms", {"latency": 0.2, "reset": 0.1, "cut": 0.1, "drip": 0.1}),
         lambda: setattr(proxy, "harms", {}),

@@ -49,11 +49,11 @@ async def rounds(database: Database, log: EventLog, tmp_path: Path, *, count: in
                 proxy.harms = {"latency": 0.1, "reset": 0.03, "cut": 0.03} if rng.random() < 0.5 else {}
                 child = await recorders.start()
                 await asyncio.sleep(rng.uniform(0.1, 1.2))
-                if number % 5 == 4:
+                if number % 5 == 2:
                     await recorders.end(child)
                 else:
                     await recorders.kill(child)
-                if number % 10 == 9:  # longer than the server keeps a session
+                if number % 10 == 3:  # longer than the server keeps a session
                     await simulator.until(lambda: not simulator.bayeux.sessions, within_s=DEADLINE_S)
             proxy.harms = {}
             child = await recorders.start()
