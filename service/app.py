@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from service.api import Services
 from service.cometd import shared_http
@@ -16,7 +18,7 @@ from service.messaging import Messaging, open_messaging
 from service.postgres import Database, open_database
 from service.postgres.schema import upgrade
 from service.projections import Engine, Queries, catalogue
-from service.recorder import Access, Recorder
+from service.recorder import Access, Accesses, Clients, Recorder, Vault
 from service.transfers import Settler, Timing, TransferHandler
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -28,7 +30,7 @@ class Application:
 
     settings: Settings
     agents: Sequence[Agent]
-    accesses: Mapping[str, Access]
+    accesses: Accesses
     database: Database
     log: EventLog
     engine: Engine
@@ -42,6 +44,7 @@ class Application:
         return Services(
             settings=self.settings,
             agents=self.agents,
+            database=self.database,
             log=self.log,
             handler=self.handler,
             engine=self.engine,
@@ -57,6 +60,8 @@ async def open_application(
 
     `agents`: instead of those that the settings name.
     """
+    check_gws(settings)
+    agents_file = settings.agents_file if agents is None else None
     agents = settings.agents() if agents is None else agents
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
@@ -65,12 +70,11 @@ async def open_application(
             open_log(database, max_payload_bytes=settings.max_payload_bytes)
         )
         http = await stack.enter_async_context(shared_http())
-        accesses = {
-            agent.user: Access.of(agent, http, settings.gws_url, timeout_s=settings.gws_timeout_s)
-            for agent in agents
-        }
+        accesses = Accesses(
+            lambda agent: Access.of(agent, http, settings.gws_url, timeout_s=settings.gws_timeout_s), agents
+        )
         timing = Timing(settings.gws_timeout_s, settings.settle_window_s, settings.wait_for_outcome_s)
-        handler = TransferHandler(log, {user: access.gws for user, access in accesses.items()}, timing)
+        handler = TransferHandler(log, Clients(accesses), timing)
         stack.push_async_callback(handler.stop)
         yield Application(
             settings=settings,
@@ -82,13 +86,25 @@ async def open_application(
             queries=Queries(database),
             handler=handler,
             settler=Settler(database, log, handler),
-            recorder=Recorder(log, accesses),
+            recorder=Recorder(
+                database,
+                log,
+                accesses,
+                Vault(settings.data_dir),
+                settings.gws_url,
+                agents_file=agents_file,
+            ),
         )
 
 
 @asynccontextmanager
-async def running(application: Application) -> AsyncIterator[Messaging | None]:
-    """Run every loop: projections, settler, recorder, and with a broker the relay; stop them at the end."""
+async def running(
+    application: Application, *, keep_sessions: bool = False
+) -> AsyncIterator[Messaging | None]:
+    """Run every loop: projections, settler, recorder, and with a broker the relay; stop them at the end.
+
+    `keep_sessions`: leave the CometD sessions to a successor, who goes on with them without a gap.
+    """
     settings = application.settings
     async with AsyncExitStack() as stack:
         checkpoints = Checkpoints(application.database, load_keys(settings.data_dir))
@@ -96,7 +112,7 @@ async def running(application: Application) -> AsyncIterator[Messaging | None]:
             loop.start()
             stack.push_async_callback(loop.stop)
         application.recorder.start()
-        stack.push_async_callback(application.recorder.stop)
+        stack.push_async_callback(application.recorder.stop, keep_sessions=keep_sessions)
         if settings.broker is None:
             yield None
             return
@@ -125,3 +141,30 @@ def check_host(settings: Settings) -> None:
             f"{settings.host} is open to others, and there is no access control yet",
             "Listen on 127.0.0.1 behind a proxy that authenticates, or say --insecure",
         )
+
+
+def check_gws(settings: Settings) -> None:
+    """Refuse to send passwords in the clear over a network.
+
+    Raises:
+        BadConfig: GWS's URL is none, or plain HTTP to another machine and `insecure` was not said.
+
+    """
+    url = urlsplit(settings.gws_url)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise BadConfig("gws_url", f"is {settings.gws_url!r}", "Write https://host, without /api/v2")
+    if url.username is not None or url.password is not None:
+        raise BadConfig("gws_url", "holds credentials", "Give them in the agents' file")
+    if url.scheme == "http" and not is_loopback(url.hostname) and not settings.insecure:
+        raise BadConfig(
+            "gws_url",
+            f"would send passwords in the clear to {url.hostname}",
+            "Use https://, or say --insecure (CALLTRAIL_INSECURE=1)",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host in LOOPBACK

@@ -120,7 +120,8 @@ def load_settings(**overrides: Any) -> Settings:
 def read_agents(path: Path) -> list[Agent]:
     """Read an agents' file."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(str(path), f"cannot be read ({error})", "Give the path of a TOML file") from error
     except tomllib.TOMLDecodeError as error:
@@ -135,9 +136,26 @@ def read_agents(path: Path) -> list[Agent]:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             name = ".".join(str(part) for part in first["loc"])
-            raise BadConfig(f"{path}: agent {number}: {name}", first["msg"], "Correct this entry") from None
+            place = where(text, number, name)
+            raise BadConfig(f"{path}: {place}: {name}", first["msg"], "Correct this entry") from None
     users = [agent.user for agent in agents]
     for number, user in enumerate(users, start=1):
         if user in users[: number - 1]:
-            raise BadConfig(f"{path}: agent {number}: user", f"{user} is there twice", "Keep one of the two")
+            place = where(text, number, "user")
+            raise BadConfig(f"{path}: {place}: user", f"{user} is there twice", "Keep one of the two")
     return agents
+
+
+def where(text: str, number: int, field: str) -> str:
+    """Where agent `number` (from 1) says `field`, or where its table begins: ``line 7, agent 2``."""
+    found = 0
+    line_found = None
+    for line, content in enumerate(text.splitlines(), start=1):
+        if content.lstrip().startswith("["):
+            found += content.replace(" ", "").startswith("[[agent]]")
+            if found == number and line_found is None:
+                line_found = line
+        elif found == number and content.partition("=")[0].strip().strip("\"'") == field:
+            line_found = line
+            break
+    return f"agent {number}" if line_found is None else f"line {line_found}, agent {number}"

@@ -46,6 +46,9 @@ class NotificationReceived(Event, frozen=True):
     count: int
     """How many events the session had brought before this one."""
     channel: str | None = None
+    part: int = 1
+    """An element that is too large for one event is cut into `parts`, in order."""
+    parts: int = 1
 
 
 class UnreadableReceived(Event, frozen=True):

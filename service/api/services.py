@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from service.config import Agent, Settings
 from service.log import EventLog
+from service.postgres import Database
 from service.projections import Engine, Queries
 from service.transfers import TransferHandler
 
@@ -17,6 +18,7 @@ class Services:
 
     settings: Settings
     agents: Sequence[Agent]
+    database: Database
     log: EventLog
     handler: TransferHandler
     engine: Engine

@@ -12,7 +12,14 @@ from typing import Annotated
 import typer
 
 from service import __version__
-from service.cli import demo, log_commands, logs, reading, running
+from service.cli import (
+    demo,
+    log_commands,
+    logs,
+    reading,
+    recorder_commands,
+    running,
+)
 from service.errors import BadInput, CalltrailError, DatabaseError, GwsError
 
 NO, WRONG, AWAY = 1, 2, 3
@@ -23,7 +30,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 db = typer.Typer(help="The database.", no_args_is_help=True)
-transfer = typer.Typer(help="One transfer: send it, or show its trail.", no_args_is_help=True)
+transfer = typer.Typer(help="One transfer: send it, show its trail, settle it.", no_args_is_help=True)
+bench = typer.Typer(help="Measure it on this machine, on made-up data.", no_args_is_help=True)
+
+
+@bench.callback()
+def measuring() -> None:
+    """Say that benchmarks are a group, however few there are."""
+
 
 app.command()(demo.demo)
 app.command()(running.serve)
@@ -31,19 +45,20 @@ app.command()(running.simulate)
 app.command()(reading.calls)
 app.command()(reading.history)
 app.command()(reading.transfers)
+app.command()(recorder_commands.sessions)
 app.command()(running.rebuild)
+app.command()(log_commands.verify)
+app.command()(log_commands.prove)
+app.command()(log_commands.checkpoint)
 app.add_typer(transfer, name="transfer")
 transfer.command("send")(running.send)
 transfer.command("show")(reading.trail)
 app.add_typer(db, name="db")
 db.command("upgrade")(running.upgrade)
 db.command("train")(log_commands.train_dictionary)
-app.command()(log_commands.verify)
-app.command()(log_commands.prove)
-app.command()(log_commands.checkpoint)
-bench = typer.Typer(help="Measure.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 bench.command("log")(log_commands.bench_log)
+bench.command("recorder")(recorder_commands.bench_recorder)
 
 
 @app.callback()

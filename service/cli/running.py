@@ -60,7 +60,7 @@ def serve(
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         async with (
             open_application(settings) as application,
-            running(application) as messaging,
+            running(application, keep_sessions=True) as messaging,
             serving(create_api(application.services), settings.host, settings.port) as url,
         ):
             show.console.print(

@@ -62,6 +62,15 @@ class GwsClient:
         """What every request of this agent must carry, CometD's included."""
         return {"Authorization": self._authorization, **self._csrf}
 
+    @property
+    def csrf(self) -> Mapping[str, str]:
+        """The header that carries the CSRF token, where there is one; a credential."""
+        return self._csrf
+
+    def restore(self, csrf: Mapping[str, str]) -> None:
+        """Take up the CSRF token of an earlier process, whose cookies are taken up too."""
+        self._csrf = dict(csrf)
+
     def observe(self, headers: Mapping[str, str]) -> None:
         """Take the CSRF token from an answer's headers, where there is one."""
         name = headers.get(dialect.CSRF_NAME_HEADER)

@@ -25,6 +25,13 @@ def test_agents_come_from_a_file_and_never_show_their_password(tmp_path: Path) -
         ("", "has no"),
         ("agent = 3", "has no"),
         ("[[agent]]\nuser = \n", "line 2"),
+        (
+            "# agents\n\n" + GOOD + GOOD.replace("password", "pasword"),
+            "line 8, agent 2: pasword|line 6, agent 2: password",
+        ),
+        ('[[agent]]\nuser = "a"', "line 1, agent 1: password"),
+        (GOOD + '\n[[agent]]\nuser = "b"\npassword = 7', "line 7, agent 2: password"),
+        (GOOD + "\n" + GOOD, "line 6, agent 2: user"),
         ('[[agent]]\nuser = "a"', "agent 1: password"),
         (GOOD + '[[agent]]\nuser = "b"\npassword = "p"\ncolour = 1', "agent 2: colour"),
         (GOOD + GOOD, "agent 2: user"),

@@ -1,0 +1,142 @@
+"""What is kept of a session outside the log, so that a later process can go on with it.
+
+The row in `recorder_session` changes in the transaction of the events that move it (the `also` of
+`EventLog.append`), so `delivered` and `acked` can never disagree with the log. Three cases look suspicious
+and are not:
+
+- An append of events that are all in the log already runs no statement. Then the commit that brought them
+  in, whose answer was lost, has moved the row: `delivered` stands where it should, and `acked` at the batch
+  under which they came first. The server has them again under a higher batch; a successor that says the
+  lower one gets at most what the log recognises.
+- A fact written while the outcome of a delivery is unknown moves the row back to what the process knows to
+  be confirmed. Nothing beyond that was acknowledged to the server, so it comes again from there.
+- An empty poll moves `acked` in memory only. A successor that says a lower ack than was said before loses
+  nothing: what was acknowledged is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from service.cometd import ResumeState
+from service.log import Statement
+from service.recorder.vault import Vault
+
+SAVE = """
+UPDATE recorder_session SET session = $3, delivered = $4, acked = $5, alive_at = $6, idle = $7, secret = $8,
+    status = $9, reason = $10, updated_at = clock_timestamp()
+WHERE agent = $1 AND owner = $2
+"""
+
+REASON_LIMIT = 500  # characters
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """What is sealed. `gws_url`: the server that it is good for."""
+
+    gws_url: str
+    client_id: str
+    cookies: tuple[dict[str, str | float | bool | None], ...]
+    csrf: dict[str, str]
+    connection_type: str
+    acknowledged: bool
+    channels: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Secret({self.gws_url!r})"
+
+    def resume_state(self, alive_at: datetime | None, *, idle: bool) -> ResumeState:
+        return ResumeState(
+            client_id=self.client_id,
+            cookies=self.cookies,
+            connection_type=self.connection_type,
+            acknowledged=self.acknowledged,
+            channels=self.channels,
+            since=None if alive_at is None else alive_at.timestamp(),
+            idle=idle,
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An agent's row as a process finds it when it takes the agent."""
+
+    session: UUID | None = None
+    delivered: int = 0
+    acked: int = 0
+    alive_at: datetime | None = None
+    idle: bool = False
+    secret: bytes | None = field(default=None, repr=False)
+
+
+class Keeper:
+    """Writes one agent's row. `owner`: the number of the process that may."""
+
+    def __init__(self, agent: str, owner: int, gws_url: str, vault: Vault) -> None:
+        self.agent = agent
+        self._owner = owner
+        self._gws_url = gws_url
+        self._vault = vault
+        self._sealed: tuple[Secret, bytes] | None = None
+
+    def open(self, kept: Kept) -> Secret | None:
+        """The secret of a row; None if it cannot be opened or is another server's."""
+        plain = None if kept.secret is None else self._vault.unseal(self.agent, kept.secret)
+        if plain is None:
+            return None
+        try:
+            secret = msgspec.json.decode(plain, type=Secret)
+        except msgspec.DecodeError:
+            return None
+        return secret if secret.gws_url == self._gws_url else None
+
+    def nothing(self, status: str, reason: str) -> Statement:
+        """The statement that says: there is no session to go on with."""
+        return self._statement((None, 0, 0, None, False, None), status, reason)
+
+    def session(
+        self,
+        state: ResumeState,
+        csrf: Mapping[str, str],
+        *,
+        session: UUID,
+        delivered: int,
+        acked: int,
+        since: float | None,
+        status: str,
+        reason: str,
+    ) -> Statement:
+        """The statement that keeps `state` and how far the session's events are durable."""
+        sealed = self._seal(
+            Secret(
+                gws_url=self._gws_url,
+                client_id=state.client_id,
+                cookies=tuple(dict(cookie) for cookie in state.cookies),
+                csrf=dict(csrf),
+                connection_type=state.connection_type,
+                acknowledged=state.acknowledged,
+                channels=state.channels,
+            )
+        )
+        values = (session, delivered, acked, None if since is None else moment(since), state.idle, sealed)
+        return self._statement(values, status, reason)
+
+    def _seal(self, secret: Secret) -> bytes:
+        """Seal, unless it is what was sealed last."""
+        if self._sealed is None or self._sealed[0] != secret:
+            self._sealed = secret, self._vault.seal(self.agent, msgspec.json.encode(secret))
+        return self._sealed[1]
+
+    def _statement(self, values: tuple[Any, ...], status: str, reason: str) -> Statement:
+        return Statement(SAVE, (self.agent, self._owner, *values, status, reason[:REASON_LIMIT]))
+
+
+def moment(seconds: float) -> datetime:
+    """A time of day from seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC)

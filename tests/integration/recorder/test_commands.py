@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from recording import agents, recording, settings_for, until
+
+from service.cli.recorder_bench import measure
+from service.postgres import Database
+from service.recorder.recorder import Heap
+from service.simulator import Simulator
+
+PROGRAM = "import sys; sys.argv[0] = 'calltrail'; from service.cli import main; main()"
+
+
+async def test_sessions_are_shown_by_the_command_line(database: Database, tmp_path: Path) -> None:
+    async with (
+        Simulator(seed=1, agent_count=3, timeout_ms=2_000) as simulator,
+        recording(settings_for(database, simulator.url, tmp_path), agents(2)) as application,
+    ):
+        await until(application.log, "CallsSnapshotTaken", count=2)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", PROGRAM, "sessions", "--json"),
+            stdout=asyncio.subprocess.PIPE,
+            env=os.environ
+            | {
+                "DATABASE_URL": database.url.render_as_string(hide_password=False),
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 0
+        told = json.loads(out)["sessions"]
+        assert [(one["agent"], one["status"]) for one in told] == [("15000", "open"), ("15001", "open")]
+
+
+async def test_the_benchmark_tells_what_it_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.cli.recorder_bench.SETTLING_S", 0.1)
+    figures = await measure(10, per_second=50, seconds=1)
+    assert figures["sessions"] == 10
+    assert figures["notifications"] == 50
+    keys = {"kb_per_session", "notifications_per_s", "wire_to_durable_p50_ms", "wire_to_durable_p99_ms"}
+    assert keys <= figures.keys()
+    assert 0 < figures["wire_to_durable_p50_ms"] <= figures["wire_to_durable_p99_ms"]
+
+
+def test_the_heap_is_frozen_once_when_many_sessions_stand() -> None:
+    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
+    try:
+        heap = Heap()
+        for sessions in (10, 10, 600, 900):
+            heap.settle_at(sessions)
+            assert gc.get_freeze_count() == frozen
+        heap.settle_at(900)
+        settled = gc.get_freeze_count()
+        assert settled > frozen
+        heap.settle_at(901)
+        assert gc.get_freeze_count() == settled
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
