@@ -102,7 +102,7 @@ async def measure(sessions: int, *, per_second: int = 1_000, seconds: int = 20) 
         await upgrade(database.url)
         log = TimedLog(database, max_payload_bytes=settings.max_payload_bytes)
         log.ages = []
-        log.start()
+        await log.start()
         stack.push_async_callback(log.stop)
         http = await stack.enter_async_context(shared_http())
         accesses = Accesses(lambda agent: Access.of(agent, http, load.url, timeout_s=30.0), agents)
