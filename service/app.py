@@ -69,7 +69,8 @@ async def open_application(
             for agent in agents
         }
         timing = Timing(settings.gws_timeout_s, settings.settle_window_s, settings.wait_for_outcome_s)
-        handler = TransferHandler(log, {user: access.gws for user, access in accesses.items()}, timing)
+        clients = {user: access.gws for user, access in accesses.items()}
+        handler = TransferHandler(database, log, clients, timing)
         stack.push_async_callback(handler.stop)
         yield Application(
             settings=settings,
@@ -80,7 +81,7 @@ async def open_application(
             engine=Engine(database, log, catalogue()),
             queries=Queries(database),
             handler=handler,
-            settler=Settler(database, log, handler),
+            settler=Settler(handler),
             recorder=Recorder(log, accesses),
         )
 
@@ -90,7 +91,11 @@ async def running(application: Application) -> AsyncIterator[Messaging | None]:
     """Run every loop: projections, settler, recorder, and with a broker the relay; stop them at the end."""
     settings = application.settings
     async with AsyncExitStack() as stack:
-        for loop in (application.engine.loop, application.settler.loop):
+        for loop in (
+            application.engine.loop,
+            application.settler.loop,
+            application.handler.dispatcher.queue,
+        ):
             loop.start()
             stack.push_async_callback(loop.stop)
         application.recorder.start()

@@ -12,7 +12,8 @@
     │   ├── EventIdReused            the id is in the log with other content
     │   ├── KeyReused                the Idempotency-Key was used for another request
     │   ├── KeyBusy                  the first request with this key is still running
-    │   └── CallBusy                 another transfer of the same call is live
+    │   ├── CallBusy                 another transfer of the same call is live
+    │   └── TransferSettled          a person's decision comes too late, or too early
     ├── DatabaseError
     │   ├── DatabaseUnavailable      certainly not done; may be tried again
     │   ├── OutcomeUnknown           the answer was lost: may or may not be committed
@@ -131,6 +132,18 @@ class CallBusy(Conflict):
         )
         self.call_id = call_id
         self.transfer_id = transfer_id
+
+
+class TransferSettled(Conflict):
+    """The transfer is not open to this decision."""
+
+    def __init__(self, transfer_id: object, state: str) -> None:
+        super().__init__(
+            f"transfer {transfer_id} is {state}. Only one that is accepted or in doubt can be settled, "
+            "and only one that is in doubt or not sent yet abandoned"
+        )
+        self.transfer_id = transfer_id
+        self.state = state
 
 
 class DatabaseError(CalltrailError):
