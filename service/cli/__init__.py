@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from service import __version__
-from service.cli import demo, logs, reading, running
+from service.cli import bench_transfers, demo, logs, reading, running, transfer_commands
 from service.errors import BadInput, CalltrailError, DatabaseError, GwsError
 
 NO, WRONG, AWAY = 1, 2, 3
@@ -23,7 +23,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 db = typer.Typer(help="The database.", no_args_is_help=True)
-transfer = typer.Typer(help="One transfer: send it, or show its trail.", no_args_is_help=True)
+transfer = typer.Typer(help="One transfer: send it, show its trail, settle it.", no_args_is_help=True)
+bench = typer.Typer(help="Measure it on this machine.", no_args_is_help=True)
+
+
+@bench.callback()
+def measuring() -> None:
+    """Say that benchmarks are a group, however few there are."""
+
 
 app.command()(demo.demo)
 app.command()(running.serve)
@@ -35,6 +42,10 @@ app.command()(running.rebuild)
 app.add_typer(transfer, name="transfer")
 transfer.command("send")(running.send)
 transfer.command("show")(reading.trail)
+transfer.command("settle")(transfer_commands.settle)
+app.command()(transfer_commands.asyncapi)
+app.add_typer(bench, name="bench")
+bench.command("transfers")(bench_transfers.transfers)
 app.add_typer(db, name="db")
 db.command("upgrade")(running.upgrade)
 
