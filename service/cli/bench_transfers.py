@@ -1,20 +1,23 @@
 """`calltrail bench transfers`: what calltrail adds to a transfer, and how many it carries in a second.
 
-A simulated GWS runs in a process of its own, calltrail in another, as it is served, on an embedded Postgres
-with everything durable; this process is the agents' application. The same load goes once straight to GWS and
-once through calltrail, interleaved, so that whatever slows the machine slows both.
+A simulated GWS runs in a process of its own, calltrail in another, on an embedded Postgres with everything
+durable; this process is the agents' application. The same load goes once straight to GWS and once through
+calltrail, interleaved, so that whatever slows the machine slows both. calltrail runs what a transfer needs
+(HTTP, handler, queue, settler); with `--whole` also the recording of all agents and the projections, as
+`calltrail serve` does in one process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,8 +25,12 @@ from typing import Annotated, Any
 import aiohttp
 import typer
 
+from service.api import create_api
+from service.api.serving import serving
+from service.app import open_application, running
 from service.cli import show
 from service.cli.options import AsJson, run
+from service.config import load_settings
 from service.transfers import build_body
 
 AGENTS = 20
@@ -36,6 +43,7 @@ def transfers(
     seconds: Annotated[float, typer.Option(min=1, help="How long each part takes.")] = 10.0,
     rate: Annotated[float, typer.Option(min=1, help="Transfers a second for the latency.")] = 50.0,
     at_once: Annotated[int, typer.Option(min=1, help="Callers at once for the throughput.")] = 32,
+    whole: Annotated[bool, typer.Option(help="With recording and projections in the process.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure added latency and sustained transfers a second, against a simulated GWS.
@@ -45,9 +53,10 @@ def transfers(
 
     async def main() -> None:
         with tempfile.TemporaryDirectory(prefix="calltrail-bench-") as folder:
-            async with bench(Path(folder)) as measurement:
+            async with bench(Path(folder), whole=whole) as measurement:
                 result = await measurement.latency(seconds, rate)
                 result |= await measurement.throughput(seconds, at_once)
+        result["whole_service"] = whole
         if as_json:
             show.print_json(result)
         else:
@@ -147,7 +156,7 @@ class Measurement:
 
 
 @asynccontextmanager
-async def bench(folder: Path) -> AsyncIterator[Measurement]:
+async def bench(folder: Path, *, whole: bool) -> AsyncIterator[Measurement]:
     """Start GWS and calltrail, each in a process of its own, below `folder`."""
     agents_file = folder / "agents.toml"
     agents_file.write_text(
@@ -157,34 +166,56 @@ async def bench(folder: Path) -> AsyncIterator[Measurement]:
         ),
         encoding="utf-8",
     )
-    async with process("simulate", "--port", "0", "--agents", str(AGENTS)) as gws:
-        options = ("--gws-url", gws, "--agents-file", str(agents_file), "--port", "0")
+    simulate = ("--port", "0", "--agents", str(AGENTS))
+    async with process("from service.cli import main; main()", "simulate", *simulate) as gws:
+        program = f"from {__name__} import serve_transfers; serve_transfers()"
+        arguments = (gws, str(agents_file), str(folder), "whole" if whole else "path")
         async with (
-            process("serve", *options, "--data-dir", str(folder)) as calltrail,
+            process(program, *arguments) as calltrail,
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
         ):
             yield Measurement(gws, calltrail, http)
 
 
 @asynccontextmanager
-async def process(*arguments: str) -> AsyncIterator[str]:
-    """Run a calltrail command and give the URL that it prints first."""
-    running = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from service.cli import main; main()",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
+async def process(program: str, *arguments: str) -> AsyncIterator[str]:
+    """Run a Python program and give the URL that it prints first."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, *arguments, stdout=asyncio.subprocess.PIPE
     )
-    assert running.stdout is not None
+    assert child.stdout is not None
     try:
         async with asyncio.timeout(START_S):
-            line = (await running.stdout.readline()).decode()
+            line = (await child.stdout.readline()).decode()
         yield next(word.strip(",") for word in line.split() if word.startswith("http://"))
     finally:
-        if running.returncode is None:
-            running.terminate()
-        await running.wait()
+        if child.returncode is None:
+            child.terminate()
+        await child.wait()
+
+
+def serve_transfers() -> None:
+    """The calltrail that is measured, in its own process; its arguments are those `bench` gives."""
+    gws_url, agents_file, data_dir, extent = sys.argv[1:]
+    settings = load_settings(gws_url=gws_url, agents_file=agents_file, data_dir=data_dir, port=0)
+
+    async def main() -> None:
+        stopping = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+        async with AsyncExitStack() as stack:
+            application = await stack.enter_async_context(open_application(settings))
+            if extent == "whole":
+                await stack.enter_async_context(running(application))
+            else:
+                for loop in (application.settler.loop, application.handler.dispatcher.queue):
+                    loop.start()
+                    stack.push_async_callback(loop.stop)
+            api = create_api(application.services)
+            sys.stdout.write(await stack.enter_async_context(serving(api, settings.host, 0)) + "\n")
+            sys.stdout.flush()
+            await stopping.wait()
+
+    run(main())
 
 
 def percentile(ordered: list[float], percent: int) -> float:
