@@ -70,7 +70,7 @@ async def test_a_crash_anywhere_leaves_at_most_one_transfer_and_a_true_record(
 
         async def one(number: int, point: str) -> None:
             async with turns:
-                await crash(survivor, victim, rng, number, point, tally)
+                await crash(survivor, victim, rng, number=number, point=point, tally=tally)
 
         await asyncio.gather(*(one(number, point) for number, point in enumerate(rounds)))
         assert len(simulator.truth.transfers) == tally["executed"]
@@ -81,7 +81,7 @@ async def test_a_crash_anywhere_leaves_at_most_one_transfer_and_a_true_record(
 
 
 async def crash(
-    survivor: Site, victim: Victims, rng: random.Random, number: int, point: str, tally: Counter[str]
+    survivor: Site, victim: Victims, rng: random.Random, *, number: int, point: str, tally: Counter[str]
 ) -> None:
     """One round: a process dies, another goes on, and what is on record is what happened."""
     call = await survivor.seen_call("15000", "15003")
