@@ -83,6 +83,8 @@ class DyingClient(GwsClient):
 
 async def transfer(turn: dict[str, Any]) -> None:
     """One transfer in a process of its own."""
+    # A request that times out while its process is stopped is not sent either: there only the claim counts.
+    timeout_s = 60.0 if point == STOP else QUICK.answer_s
     async with (
         open_pools(make_url(turn["database"]), max_size=2) as database,
         open_log(database, max_payload_bytes=1 << 20) as log,
@@ -90,7 +92,7 @@ async def transfer(turn: dict[str, Any]) -> None:
     ):
         clients = {
             "15000": DyingClient(
-                http, turn["gws"], "15000", "secret-15000", cookies=Cookies(), timeout_s=QUICK.answer_s
+                http, turn["gws"], "15000", "secret-15000", cookies=Cookies(), timeout_s=timeout_s
             )
         }
         handler = TransferHandler(database, log, clients, QUICK)
