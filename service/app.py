@@ -74,7 +74,7 @@ async def open_application(
             lambda agent: Access.of(agent, http, settings.gws_url, timeout_s=settings.gws_timeout_s), agents
         )
         timing = Timing(settings.gws_timeout_s, settings.settle_window_s, settings.wait_for_outcome_s)
-        handler = TransferHandler(log, Clients(accesses), timing)
+        handler = TransferHandler(database, log, Clients(accesses), timing)
         stack.push_async_callback(handler.stop)
         yield Application(
             settings=settings,
@@ -85,7 +85,7 @@ async def open_application(
             engine=Engine(database, log, catalogue()),
             queries=Queries(database),
             handler=handler,
-            settler=Settler(database, log, handler),
+            settler=Settler(handler),
             recorder=Recorder(
                 database,
                 log,
@@ -108,7 +108,12 @@ async def running(
     settings = application.settings
     async with AsyncExitStack() as stack:
         checkpoints = Checkpoints(application.database, load_keys(settings.data_dir))
-        for loop in (application.engine.loop, application.settler.loop, checkpoints.loop):
+        for loop in (
+            application.engine.loop,
+            application.settler.loop,
+            application.handler.dispatcher.queue,
+            checkpoints.loop,
+        ):
             loop.start()
             stack.push_async_callback(loop.stop)
         application.recorder.start()

@@ -13,7 +13,8 @@
     │   ├── KeyReused                the Idempotency-Key was used for another request
     │   ├── KeyBusy                  the first request with this key is still running
     │   ├── CallBusy                 another transfer of the same call is live
-    │   └── HeldForLaw               a legal hold forbids the redaction
+    │   ├── HeldForLaw               a legal hold forbids the redaction
+    │   └── TransferSettled          a person's decision comes too late, or too early
     ├── LogError                     see `service.log`
     │   ├── NotEnoughTraffic         too few payloads to train a dictionary on
     │   └── Tampered                 the log is not what its tree or a signed checkpoint says
@@ -147,6 +148,18 @@ class HeldForLaw(Conflict):
         )
         self.position = position
         self.hold = hold
+
+
+class TransferSettled(Conflict):
+    """The transfer is not open to this decision."""
+
+    def __init__(self, transfer_id: object, state: str) -> None:
+        super().__init__(
+            f"transfer {transfer_id} is {state}. Only one that is accepted or in doubt can be settled, "
+            "and only one that is in doubt or not sent yet abandoned"
+        )
+        self.transfer_id = transfer_id
+        self.state = state
 
 
 class LogError(CalltrailError):

@@ -172,13 +172,24 @@ class TransferRequested(Event, frozen=True):
     """The leg's state as last recorded when the command came, and where that stands."""
     seen_position: int | None = None
     warnings: tuple[str, ...] = ()
+    seen_at: datetime | None = None
+    """GWS's own time of that state: what it told before is old news, whenever it arrives."""
+    expires_at: datetime | None = None
+    """After this it is not sent any more, if it has not been by then."""
 
 
 class TransferDispatched(Event, frozen=True):
-    """The request is about to leave: from here on it is never sent again by machine."""
+    """The request is about to leave: unless it is certain that it did not, it is never sent again."""
 
     transfer_id: UUID
     attempt: int = 1
+
+
+class TransferNotSent(Event, frozen=True):
+    """Nothing of the request reached GWS, which is certain; it will be tried again."""
+
+    transfer_id: UUID
+    cause: str
 
 
 class TransferAccepted(Event, frozen=True):
@@ -237,6 +248,15 @@ class TransferAbandoned(Event, frozen=True):
     why: str
 
 
+class TransferContradicted(Event, frozen=True):
+    """What came later does not fit the outcome that had been concluded; both stay on record."""
+
+    transfer_id: UUID
+    grade: str
+    evidence: tuple[int, ...]
+    why: str
+
+
 class CommandRefused(Event, frozen=True):
     """A command that names a call was refused before anything was dispatched; the body is the request's."""
 
@@ -274,12 +294,14 @@ CATALOGUE: dict[str, type[Event]] = {
         TransferKeyClaimed,
         TransferRequested,
         TransferDispatched,
+        TransferNotSent,
         TransferAccepted,
         TransferRejected,
         TransferInDoubt,
         TransferConfirmed,
         TransferFailed,
         TransferAbandoned,
+        TransferContradicted,
         CommandRefused,
         ProjectionRebuilt,
     )

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from service import __version__
 from service.api import problems
 from service.api.calls import calls_router
+from service.api.commands import commands_router
 from service.api.drop_in import drop_in
 from service.api.events import events_router
 from service.api.services import Services
@@ -24,7 +25,7 @@ def create_api(services: Services) -> FastAPI:
     app = FastAPI(title="calltrail", version=__version__, docs_url=None, redoc_url=None)
     problems.install(app)
     app.include_router(drop_in(services.handler, services.agents, services.settings.max_request_bytes))
-    for router in (calls_router, transfers_router, events_router, sessions_router):
+    for router in (calls_router, transfers_router, commands_router, events_router, sessions_router):
         app.include_router(router(services))
 
     app.include_router(tlog_router(services))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from base64 import b64decode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request
@@ -18,7 +18,7 @@ from service.api.problems import problem
 from service.config import Agent
 from service.errors import BadCommand, NotAuthenticated
 from service.gws import answers
-from service.transfers import Outcome, TransferHandler, parse_command
+from service.transfers import Outcome, State, TransferHandler, parse_command
 
 DOOR = "gws"
 
@@ -93,20 +93,29 @@ def check_size(body: bytes, limit: int) -> None:
 
 
 def render(outcome: Outcome) -> Response:
-    """The answer for a command: GWS's own where it gave one, else what can be said."""
+    """The answer for a command: GWS's own where it gave one, else what can be said in its form.
+
+    A repeated request gets the same bytes again, except while the transfer is in doubt: then it is told so.
+    """
     transfer = outcome.transfer
-    headers = {"Calltrail-Transfer": str(transfer.id)}
+    headers = {"Calltrail-Transfer": str(transfer.id), "Calltrail-State": transfer.state}
     if outcome.replayed:
         headers["Idempotent-Replayed"] = "true"
-    if transfer.answer is not None:
-        answer = transfer.answer
-        headers["Content-Type"] = answer.content_type or "application/json"
-        return Response(answer.body, answer.http_status, headers)
-    if transfer.state == "rejected":
-        message = f"transfer {transfer.id} was not sent: GWS cannot be reached"
-        status, code = 503, answers.INTERNAL_ERROR
-    else:
-        message = f"transfer {transfer.id} is {transfer.state}: GWS gave no answer"
-        status, code = 202, answers.INCOMPLETE
+    in_doubt_again = outcome.replayed and transfer.state is State.IN_DOUBT
+    if transfer.answer is not None and not in_doubt_again:
+        headers["Content-Type"] = transfer.answer.content_type or "application/json"
+        return Response(transfer.answer.body, transfer.answer.http_status, headers)
+    status, code, message = WITHOUT_ANSWER.get(transfer.state, STILL_OPEN)
+    if status == 202:
         headers["Location"] = f"/v1/transfers/{transfer.id}"
-    return JSONResponse({"statusCode": code, "statusMessage": message}, status, headers)
+    text = f"transfer {transfer.id} is {transfer.state}: {message}"
+    return JSONResponse({"statusCode": code, "statusMessage": text}, status, headers)
+
+
+STILL_OPEN = (202, answers.INCOMPLETE, "see its Location for what becomes of it")
+WITHOUT_ANSWER: Mapping[State, tuple[int, int, str]] = {
+    State.REJECTED: (503, answers.INTERNAL_ERROR, "GWS could not be reached, nothing was sent"),
+    State.CONFIRMED: (200, answers.OK, "GWS gave no answer, the evidence is in its trail"),
+    State.FAILED: (500, answers.INTERNAL_ERROR, "GWS gave no answer, the evidence is in its trail"),
+}
+"""HTTP status, statusCode and text where GWS gave no answer that could be handed on, by state."""

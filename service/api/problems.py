@@ -22,6 +22,7 @@ from service.errors import (
     NotFound,
     OutcomeUnknown,
     SchemaMismatch,
+    TransferSettled,
 )
 from service.gws import answers
 
@@ -32,6 +33,7 @@ STATUS: dict[type[CalltrailError], tuple[int, int]] = {
     CallBusy: (409, answers.INVALID),
     KeyBusy: (409, answers.INCOMPLETE),
     KeyReused: (422, answers.INVALID),
+    TransferSettled: (409, answers.INVALID),
     AppendConflict: (409, answers.INVALID),
     EventIdReused: (409, answers.INVALID),
     SchemaMismatch: (503, answers.INTERNAL_ERROR),

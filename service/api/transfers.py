@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 
 from service.api.moments import MinPosition, caught_up, zoned
 from service.api.services import Services
+from service.errors import NotFound
 from service.projections import TransferFilter
 
 
@@ -38,6 +39,11 @@ def transfers_router(services: Services) -> APIRouter:
     @router.get("/transfers/{transfer_id}", summary="One transfer's audit trail")
     async def transfer(transfer_id: UUID, min_position: MinPosition = None) -> dict[str, Any]:
         await caught_up(services.engine, min_position)
-        return await services.queries.transfer(transfer_id)
+        try:
+            return await services.queries.transfer(transfer_id)
+        except NotFound:
+            await services.handler.journal.call_of(transfer_id)  # is it in the log, ahead of the view?
+            await caught_up(services.engine, await services.log.next_position() - 1)
+            return await services.queries.transfer(transfer_id)
 
     return router

@@ -13,12 +13,14 @@ import typer
 
 from service import __version__
 from service.cli import (
+    bench_transfers,
     demo,
     log_commands,
     logs,
     reading,
     recorder_commands,
     running,
+    transfer_commands,
 )
 from service.errors import BadInput, CalltrailError, DatabaseError, GwsError
 
@@ -50,15 +52,18 @@ app.command()(running.rebuild)
 app.command()(log_commands.verify)
 app.command()(log_commands.prove)
 app.command()(log_commands.checkpoint)
+app.command()(transfer_commands.asyncapi)
 app.add_typer(transfer, name="transfer")
 transfer.command("send")(running.send)
 transfer.command("show")(reading.trail)
+transfer.command("settle")(transfer_commands.settle)
 app.add_typer(db, name="db")
 db.command("upgrade")(running.upgrade)
 db.command("train")(log_commands.train_dictionary)
 app.add_typer(bench, name="bench")
 bench.command("log")(log_commands.bench_log)
 bench.command("recorder")(recorder_commands.bench_recorder)
+bench.command("transfers")(bench_transfers.transfers)
 
 
 @app.callback()

@@ -77,6 +77,7 @@ def transfers(
     destination: Annotated[str | None, typer.Option(help="To this number.")] = None,
     reason: Annotated[str | None, typer.Option(help="For this reason.")] = None,
     outcome: Annotated[str | None, typer.Option(help="confirmed, failed, rejected, in_doubt …")] = None,
+    in_doubt: Annotated[bool, typer.Option("--in-doubt", help="Those that a person may settle.")] = False,
     since: When = None,
     until: When = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 100,
@@ -86,11 +87,12 @@ def transfers(
     """List transfers, newest first: who, where to, why, and what became of them.
 
     calltrail transfers --reason Escalation
-    calltrail transfers --outcome in_doubt --json
+    calltrail transfers --in-doubt --json
     """
 
     async def main() -> None:
-        wanted = TransferFilter(call, agent, destination, reason, outcome, zoned(since), zoned(until))
+        state = "in_doubt" if in_doubt else outcome
+        wanted = TransferFilter(call, agent, destination, reason, state, zoned(since), zoned(until))
         async with reading(data_dir) as at:
             rows = await at.queries.transfers(wanted, limit=limit)
         if as_json:

@@ -165,6 +165,7 @@ def send(
             key=key or str(uuid4()),
         )
         async with open_application(settings) as application:
+            application.handler.dispatcher.queue.start()  # stopped with the handler
             outcome = await application.handler.transfer(command)
         transfer = outcome.transfer
         if as_json:

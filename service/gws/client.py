@@ -11,10 +11,11 @@ is `AnswerLost`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from service.errors import AnswerLost, NotSent
@@ -29,6 +30,26 @@ class CookieJar(Protocol):
 
     def header(self, url: URL) -> str | None: ...
     def store(self, url: URL, set_cookie: Iterable[str]) -> None: ...
+
+
+class CheckedBody(aiohttp.BytesPayload):
+    """A request's body that asks, when the connection stands, whether it may still be sent.
+
+    aiohttp holds the headers back until the body's first byte is written, so a refusal here means that not a
+    byte of the request has left.
+    """
+
+    def __init__(self, body: bytes, may_send: Callable[[], Awaitable[bool]]) -> None:
+        super().__init__(body, content_type="application/json")
+        self.refused = False
+        self._may_send = may_send
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.refused = True  # until it is allowed; a check that fails refuses too
+        if not await self._may_send():
+            raise ConnectionError("not allowed to be sent any more")
+        self.refused = False
+        await super().write_with_length(writer, content_length)
 
 
 class GwsClient:
@@ -97,15 +118,20 @@ class GwsClient:
             command["place"] = place
         return await self._request("POST", dialect.ME, json.dumps(command).encode())
 
-    async def command_call(self, call_id: str, body: bytes) -> Answer:
-        """``POST /api/v2/me/calls/{id}`` with an operation's JSON, sent at most once."""
-        return await self._request("POST", dialect.call_path(call_id), body)
+    async def command_call(
+        self, call_id: str, body: bytes, *, may_send: Callable[[], Awaitable[bool]]
+    ) -> Answer:
+        """``POST /api/v2/me/calls/{id}`` with an operation's JSON, sent at most once.
 
-    async def _request(self, method: str, path: str, body: bytes | None = None) -> Answer:
+        `may_send` is asked when the connection stands, as the last step before the first byte leaves.
+        """
+        return await self._request("POST", dialect.call_path(call_id), CheckedBody(body, may_send))
+
+    async def _request(self, method: str, path: str, body: bytes | CheckedBody | None = None) -> Answer:
         """Send one request and read the whole answer.
 
         Raises:
-            NotSent: no connection could be made.
+            NotSent: no connection could be made, or the request was held back.
             AnswerLost: the request may have reached GWS, and no whole answer came.
 
         """
@@ -135,5 +161,7 @@ class GwsClient:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             raise NotSent(f"{method} {path}: no connection to GWS ({error})") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if isinstance(body, CheckedBody) and body.refused:
+                raise NotSent(f"{method} {path}: held back, its sender had lost its claim") from error
             told = str(error) or type(error).__name__
             raise AnswerLost(f"{method} {path}: no answer from GWS ({told})") from error

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from faststream.nats import NatsBroker
 
 from service.errors import BadConfig
 from service.log import EventLog
-from service.messaging.commands import take_commands
+from service.messaging.commands import COMMANDS, carry_out, take_commands
 from service.messaging.nats import embedded_nats
 from service.messaging.relay import Relay
 from service.postgres import Database
 from service.transfers import TransferHandler
 
 EMBEDDED = "embedded"
-COMMANDS = "transfers.commands"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ async def connected(
     url: str, *, prefix: str, database: Database, log: EventLog, handler: TransferHandler
 ) -> AsyncIterator[Messaging]:
     broker = NatsBroker(url, graceful_timeout=10, logger=None)
-    take_commands(broker, COMMANDS, handler)
+    take_commands(broker, COMMANDS, partial(carry_out, handler))
     relay = Relay(database, log, broker, prefix)
     await broker.start()
     try:

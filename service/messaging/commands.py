@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from faststream.nats import NatsBroker
+from faststream.specification import AsyncAPI
 from pydantic import BaseModel, ConfigDict, Field
 
+from service import __version__
 from service.errors import BadCommand, CalltrailError
 from service.transfers import Outcome, TransferHandler, build_body, parse_command
 
 DOOR = "message"
+COMMANDS = "transfers.commands"
 
 
 class TransferMessage(BaseModel):
@@ -51,25 +55,41 @@ class TransferReply(BaseModel):
         )
 
 
-def take_commands(broker: NatsBroker, subject: str, handler: TransferHandler) -> None:
-    """Subscribe `handler` to `subject`; each message is answered with a `TransferReply`."""
+Answer = Callable[[TransferMessage], Awaitable[TransferReply]]
+
+
+def take_commands(broker: NatsBroker, subject: str, answer: Answer) -> None:
+    """Subscribe to `subject`; each message is answered with what `answer` makes of it."""
 
     @broker.subscriber(subject, queue="calltrail", title="TransferCommands")
     async def transfer(message: TransferMessage) -> TransferReply:
         """Transfer a call. The reply comes when GWS has answered, or when no answer can be had."""
-        body = build_body(message.destination, message.location, message.user_data)
-        try:
-            command = parse_command(
-                message.call_id,
-                body,
-                agent=message.agent,
-                caller=f"message:{message.agent}",
-                door=DOOR,
-                key=message.key,
-            )
-            return TransferReply.of(message.call_id, await handler.transfer(command))
-        except BadCommand as error:
-            await handler.refuse(body, message.call_id, f"message:{message.agent}", DOOR, error)
-            return TransferReply(call_id=message.call_id, error=str(error), field=error.field)
-        except CalltrailError as error:
-            return TransferReply(call_id=message.call_id, error=str(error))
+        return await answer(message)
+
+
+async def carry_out(handler: TransferHandler, message: TransferMessage) -> TransferReply:
+    """Hand a command to `handler`; an error of ours becomes a reply that tells of it."""
+    body = build_body(message.destination, message.location, message.user_data)
+    caller = f"message:{message.agent}"
+    try:
+        command = parse_command(
+            message.call_id, body, agent=message.agent, caller=caller, door=DOOR, key=message.key
+        )
+        return TransferReply.of(message.call_id, await handler.transfer(command))
+    except BadCommand as error:
+        await handler.refuse(body, message.call_id, caller, DOOR, error)
+        return TransferReply(call_id=message.call_id, error=str(error), field=error.field)
+    except CalltrailError as error:
+        return TransferReply(call_id=message.call_id, error=str(error))
+
+
+def asyncapi_document(subject: str = COMMANDS) -> str:
+    """The AsyncAPI 3 document of what is taken by message, as JSON."""
+
+    async def nobody(_: TransferMessage) -> TransferReply:
+        raise AssertionError("a document takes no commands")
+
+    broker = NatsBroker()
+    take_commands(broker, subject, nobody)
+    specification = AsyncAPI(broker, title="calltrail", version=__version__).to_specification()
+    return specification.to_json()

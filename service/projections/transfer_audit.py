@@ -13,9 +13,11 @@ from service.events import (
     TransferAbandoned,
     TransferAccepted,
     TransferConfirmed,
+    TransferContradicted,
     TransferDispatched,
     TransferFailed,
     TransferInDoubt,
+    TransferNotSent,
     TransferRejected,
     TransferRequested,
 )
@@ -54,12 +56,14 @@ table = sa.Table(
 OUTCOMES: dict[type[Event], str] = {
     TransferRequested: "requested",
     TransferDispatched: "dispatched",
+    TransferNotSent: "not_sent",
     TransferAccepted: "accepted",
     TransferRejected: "rejected",
     TransferInDoubt: "in_doubt",
     TransferConfirmed: "confirmed",
     TransferFailed: "failed",
     TransferAbandoned: "abandoned",
+    TransferContradicted: "contradicted",
 }
 
 
@@ -88,7 +92,7 @@ class TransferAudit:
         outcome = OUTCOMES[type(event)]
         return {
             **row,
-            **details(event, recorded),
+            **details(row, event, recorded),
             "outcome": outcome,
             "steps": [*row["steps"], step(outcome, recorded)],
             "last_position": recorded.position,
@@ -125,8 +129,8 @@ class TransferAudit:
         }
 
 
-def details(event: Event, recorded: Recorded) -> dict[str, Any]:
-    """The columns, beside outcome and steps, that `event` sets."""
+def details(row: Row, event: Event, recorded: Recorded) -> dict[str, Any]:
+    """The columns, beside outcome and steps, that `event` sets in `row`."""
     at = recorded.recorded_at
     match event:
         case TransferDispatched():
@@ -135,6 +139,8 @@ def details(event: Event, recorded: Recorded) -> dict[str, Any]:
             return {"answered_at": at, "status_code": 0}
         case TransferRejected(status_code=code, message=message):
             return {"answered_at": at, "settled_at": at, "status_code": code, "message": storable(message)}
+        case TransferNotSent(cause=cause):
+            return {"message": storable(cause)}
         case TransferInDoubt(status_code=code, cause=cause):
             return {"status_code": code, "message": storable(cause)}
         case TransferConfirmed() | TransferFailed():
@@ -144,6 +150,8 @@ def details(event: Event, recorded: Recorded) -> dict[str, Any]:
                 "evidence": list(event.evidence),
                 **({"message": storable(event.why)} if event.why else {}),
             }
+        case TransferContradicted():
+            return {"evidence": [*row["evidence"], *event.evidence], "message": storable(event.why)}
         case TransferAbandoned(why=why):
             return {"settled_at": at, "message": storable(why)}
         case _:

@@ -334,12 +334,14 @@ class Switch:
 
 
 def merge(user_data: UserData, given: UserData) -> None:
-    """Set the given keys, replacing each where it stands and adding new ones at the end."""
-    for key, value in given:
-        places = [index for index, pair in enumerate(user_data) if pair[0] == key]
-        if places:
-            user_data[places[0]] = (key, value)
-            for index in reversed(places[1:]):
-                del user_data[index]
+    """Set the given keys, replacing each where it stands first and adding new ones at the end."""
+    new = dict(given)
+    merged: dict[int | str, tuple[str, Any]] = {}
+    for index, (key, value) in enumerate(user_data):
+        if key in new:
+            merged.setdefault(key, (key, new[key]))
         else:
-            user_data.append((key, value))
+            merged[index] = (key, value)  # a key that stays may stand more than once
+    for key, value in new.items():
+        merged.setdefault(key, (key, value))
+    user_data[:] = merged.values()

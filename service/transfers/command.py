@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from service.gws.messages import LONGEST_ID
 
 LONGEST_NUMBER = 256  # characters
 LONGEST_KEY = 255  # characters; Stripe's limit, and the usual one
+DEEPEST_NESTING = 100  # objects and arrays within each other; Postgres and others give up somewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,11 @@ class TransferCommand:
     def fingerprint(self) -> str:
         """SHA-256 over the call and the body in canonical form (RFC 8785), in hex.
 
-        A body that has no canonical form (numbers beyond a double, lone surrogates) counts by its bytes.
+        A body that has no canonical form (numbers beyond a double, lone surrogates, a key that stands twice)
+        counts by its bytes.
         """
         try:
-            canonical = rfc8785.dumps(json.loads(self.body))
+            canonical = rfc8785.dumps(json.loads(self.body, object_pairs_hook=distinct))
         except (ValueError, RecursionError, rfc8785.CanonicalizationError):
             canonical = self.body
         return hashlib.sha256(b"\0".join((b"POST", self.call_id.encode(), canonical))).hexdigest()
@@ -59,6 +62,7 @@ def parse_command(
     """
     check_call_id(call_id)
     document = parse_body(body)
+    check_nesting(document)
     operation = document.get("operationName")
     if operation != dialect.SINGLE_STEP_TRANSFER:
         raise BadCommand(
@@ -91,13 +95,78 @@ def build_body(destination: str, location: str | None, user_data: dict[str, Any]
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
+    """Read a JSON object whose own keys are clear.
+
+    In userData a key may stand twice (AttachUserData makes such calls, and the bytes are passed on as they
+    are). Where it would be open which destination is meant, it may not.
+    """
     try:
-        document = json.loads(body)
+        document = json.loads(body, object_pairs_hook=Object, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise BadCommand("body", f"is not JSON ({error})", "Send one JSON object in UTF-8") from error
-    if not isinstance(document, dict):
+        raise not_json(error) from error
+    if not isinstance(document, Object):
         raise BadCommand("body", "is not a JSON object", 'Send {"operationName": …}')
+    for field, value in (("body", document), ("destination", document.get("destination"))):
+        if isinstance(value, Object) and value.twice is not None:
+            raise BadCommand(field, f"has the key {shown(value.twice)} twice", "Write it once")
     return document
+
+
+def distinct_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object in which no key stands twice, however deep: it will be written anew."""
+    try:
+        document = json.loads(body, object_pairs_hook=distinct, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise not_json(error) from error
+    if not isinstance(document, dict):
+        raise BadCommand("body", "is not a JSON object", 'Send {"agent": …, "call": …, "destination": …}')
+    check_nesting(document)
+    return document
+
+
+def not_json(error: Exception) -> BadCommand:
+    return BadCommand("body", f"is not JSON ({ascii(str(error))[1:200]})", "Send one JSON object in UTF-8")
+
+
+class Object(dict[str, Any]):
+    """A JSON object; `twice` is the first key that stands in it more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.twice = None if len(self) == len(pairs) else first_repeated(name for name, _ in pairs)
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of `pairs`; ValueError if a key stands twice."""
+    if (name := first_repeated(name for name, _ in pairs)) is not None:
+        raise ValueError(f"{name!r} stands twice")
+    return dict(pairs)
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def check_nesting(document: dict[str, Any]) -> None:
+    level: list[Any] = [document]
+    for _ in range(DEEPEST_NESTING):
+        below: list[Any] = []
+        for value in level:
+            inner = value.values() if isinstance(value, dict) else value
+            below += [item for item in inner if isinstance(item, dict | list)]
+        if not below:
+            return
+        level = below
+    raise BadCommand("body", "is nested too deeply", f"Nest at most {DEEPEST_NESTING} objects and arrays")
 
 
 def parse_key(header: str | None) -> str | None:

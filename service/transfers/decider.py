@@ -1,32 +1,29 @@
 """The life of a transfer, pure: `decide(state, command) -> events`, `evolve(state, event) -> state`.
 
 All transfers of one call are decided together: they share a stream, and an append is conditional on that
-stream's last position, so of two that race one wins. `ARROWS` is the whole of what can happen:
-
-    Requested ─▶ Dispatched ─┬─▶ Accepted ─┬─▶ Confirmed
-                             │             └─▶ Failed
-                             ├─▶ Rejected
-                             └─▶ InDoubt ──┬─▶ Confirmed
-                                           ├─▶ Failed
-                                           └─▶ Abandoned
+stream's last position, so of two that race one wins. `ARROWS` is the whole of what can happen; the same
+arrows stand as a diagram in `docs/transfers.md`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from service.errors import CallBusy
+from service.errors import CallBusy, TransferSettled
 from service.events import (
     Event,
     TransferAbandoned,
     TransferAccepted,
     TransferConfirmed,
+    TransferContradicted,
     TransferDispatched,
     TransferFailed,
     TransferInDoubt,
+    TransferNotSent,
     TransferRejected,
     TransferRequested,
 )
@@ -44,44 +41,74 @@ class State(StrEnum):
     CONFIRMED = "confirmed"
     FAILED = "failed"
     ABANDONED = "abandoned"
+    CONTRADICTED = "contradicted"
 
 
 ARROWS: Mapping[State | None, Mapping[type[Event], State]] = {
     None: {TransferRequested: State.REQUESTED},
-    State.REQUESTED: {TransferDispatched: State.DISPATCHED},
+    State.REQUESTED: {
+        TransferDispatched: State.DISPATCHED,
+        TransferRejected: State.REJECTED,
+        TransferAbandoned: State.ABANDONED,
+    },
     State.DISPATCHED: {
+        TransferNotSent: State.REQUESTED,
         TransferAccepted: State.ACCEPTED,
         TransferRejected: State.REJECTED,
         TransferInDoubt: State.IN_DOUBT,
     },
-    State.ACCEPTED: {TransferConfirmed: State.CONFIRMED, TransferFailed: State.FAILED},
+    State.ACCEPTED: {
+        TransferConfirmed: State.CONFIRMED,
+        TransferFailed: State.FAILED,
+        TransferInDoubt: State.IN_DOUBT,
+    },
     State.IN_DOUBT: {
+        TransferAccepted: State.ACCEPTED,
+        TransferRejected: State.REJECTED,
         TransferConfirmed: State.CONFIRMED,
         TransferFailed: State.FAILED,
         TransferAbandoned: State.ABANDONED,
     },
+    State.CONFIRMED: {TransferContradicted: State.CONTRADICTED},
+    State.FAILED: {TransferContradicted: State.CONTRADICTED},
 }
-"""From each state the events that may follow, and where they lead. No other arrow exists."""
+"""From each state the events that may follow, and where they lead. No other arrow exists.
 
-FINAL = frozenset({State.REJECTED, State.CONFIRMED, State.FAILED, State.ABANDONED})
+In doubt leads back to accepted or rejected when the answer comes after all, late: its dispatcher had stalled.
+"""
+
+FINAL = frozenset({State.REJECTED, State.CONFIRMED, State.FAILED, State.ABANDONED, State.CONTRADICTED})
 UNANSWERED = frozenset({State.REQUESTED, State.DISPATCHED})
 SETTLEABLE = frozenset({State.ACCEPTED, State.IN_DOUBT})
+CONCLUDED = frozenset({State.CONFIRMED, State.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One transfer as its events tell it. `answer` is GWS's, as it can be replayed."""
+    """One transfer as its events tell it.
+
+    `steps` counts its events. `answer` is GWS's, as it can be replayed; `answered_as` what it made of the
+    transfer, accepted or rejected, whatever was found out later.
+    """
 
     request: TransferRequested
     body: bytes
     state: State = State.REQUESTED
+    steps: int = 1
+    attempts: int = 0
     dispatched_position: int | None = None
     answer: Answer | None = None
+    answered_as: State | None = None
     outcome: Event | None = None
 
     @property
     def id(self) -> UUID:
         return self.request.transfer_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its caller cannot be told yet what GWS said, or whether it happened."""
+        return self.state in UNANSWERED or self.state is State.IN_DOUBT
 
     @property
     def is_live(self) -> bool:
@@ -103,6 +130,15 @@ class CallTransfers:
                 return transfer
         return None
 
+    def is_free(self, *, but: UUID | None = None) -> bool:
+        """Whether no transfer, other than `but`, waits for GWS's answer or for its turn before it."""
+        for transfer in self.transfers.values():
+            if transfer.id == but:
+                return True
+            if transfer.state in UNANSWERED:
+                return False
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -117,9 +153,22 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Transfer the call. `keyed` requests are told apart by their Idempotency-Key alone."""
+    """Transfer the call. `keyed` requests are told apart by their Idempotency-Key alone.
+
+    `at_once`: dispatch it in the same breath if the call is free; otherwise it waits its turn in the queue.
+    """
 
     request: TransferRequested
+    body: bytes
+    at_once: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """It is this transfer's turn."""
+
+    transfer_id: UUID
+    now: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +181,19 @@ class TakeAnswer:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """No answer will come. `sent` is False only if certainly nothing left."""
+    """Whether it happened is open: no answer will come, or no evidence was found of what was accepted."""
 
     transfer_id: UUID
     cause: str
-    sent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NothingSent:
+    """Certainly nothing left; `attempts` is how many there may be in all."""
+
+    transfer_id: UUID
+    cause: str
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +206,23 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """A person closes a transfer of which no evidence can be had."""
+    """A person closes a transfer of which no evidence can be had, or withdraws one that was never sent."""
 
     transfer_id: UUID
     by: str
     why: str
 
 
-Command = Request | TakeAnswer | GiveUp | Settle | Abandon
+@dataclass(frozen=True, slots=True)
+class Contradict:
+    """Later evidence does not fit the outcome."""
+
+    transfer_id: UUID
+    finding: Finding
+
+
+FollowUp = Dispatch | TakeAnswer | GiveUp | NothingSent | Settle | Abandon | Contradict
+Command = Request | FollowUp
 
 
 def decide(state: CallTransfers, command: Command) -> Sequence[Event]:
@@ -170,21 +236,40 @@ def decide(state: CallTransfers, command: Command) -> Sequence[Event]:
         live = state.live_without_key()
         if live is not None and not command.request.keyed:
             raise CallBusy(state.call_id, live.id)
-        return [command.request, TransferDispatched(transfer_id=command.request.transfer_id)]
+        if command.at_once and state.is_free():
+            return [command.request, TransferDispatched(transfer_id=command.request.transfer_id)]
+        return [command.request]
     transfer = state.transfers.get(command.transfer_id)
-    event = _follow_up(command)
-    if transfer is None or type(event) not in ARROWS.get(transfer.state, {}):
+    if transfer is None:
         return []
-    return [event]
+    event = _follow_up(state, transfer, command)
+    return [event] if event is not None and type(event) in ARROWS.get(transfer.state, {}) else []
 
 
-def _follow_up(command: TakeAnswer | GiveUp | Settle | Abandon) -> Event:
+def check_open(transfer: Transfer, command: Settle | Abandon) -> None:
+    """Refuse a person's decision on a transfer that is not open to it.
+
+    Raises:
+        TransferSettled: it has ended already, or its answer is still to come.
+
+    """
+    event = Abandon if isinstance(command, Abandon) else Settle
+    allowed = {State.IN_DOUBT, State.REQUESTED} if event is Abandon else SETTLEABLE
+    if transfer.state not in allowed:
+        raise TransferSettled(transfer.id, transfer.state)
+
+
+def _follow_up(state: CallTransfers, transfer: Transfer, command: FollowUp) -> Event | None:
     match command:
+        case Dispatch(now=now):
+            return _dispatch(state, transfer, now)
         case TakeAnswer(transfer_id, answer):
             return _judge(transfer_id, answer)
-        case GiveUp(transfer_id, cause, sent=True):
-            return TransferInDoubt(transfer_id=transfer_id, cause=cause)
         case GiveUp(transfer_id, cause):
+            return TransferInDoubt(transfer_id=transfer_id, cause=cause)
+        case NothingSent(transfer_id, cause, attempts):
+            if transfer.state is State.DISPATCHED and transfer.attempts < attempts:
+                return TransferNotSent(transfer_id=transfer_id, cause=cause)
             return TransferRejected(transfer_id=transfer_id, http_status=None, message=cause)
         case Settle(transfer_id, finding):
             settled = TransferConfirmed if finding.happened else TransferFailed
@@ -197,6 +282,19 @@ def _follow_up(command: TakeAnswer | GiveUp | Settle | Abandon) -> Event:
             )
         case Abandon(transfer_id, by, why):
             return TransferAbandoned(transfer_id=transfer_id, settled_by=by, why=why)
+        case Contradict(transfer_id, finding):
+            return TransferContradicted(
+                transfer_id=transfer_id, grade=finding.grade, evidence=finding.positions, why=finding.why
+            )
+
+
+def _dispatch(state: CallTransfers, transfer: Transfer, now: datetime) -> Event | None:
+    if transfer.state is not State.REQUESTED or not state.is_free(but=transfer.id):
+        return None
+    if transfer.request.expires_at is not None and now > transfer.request.expires_at:
+        message = "its time was over before it could be sent"
+        return TransferRejected(transfer_id=transfer.id, http_status=None, message=message)
+    return TransferDispatched(transfer_id=transfer.id, attempt=transfer.attempts + 1)
 
 
 def _judge(transfer_id: UUID, answer: Answer) -> Event:
@@ -227,19 +325,22 @@ def evolve(state: CallTransfers, position: int, event: Event, body: bytes) -> Ca
     """The state after `event`, which stands at `position`. An event that has no arrow changes nothing."""
     transfers = dict(state.transfers)
     if isinstance(event, TransferRequested):
-        transfers[event.transfer_id] = Transfer(event, body)
+        transfers.setdefault(event.transfer_id, Transfer(event, body))
     else:
         transfer = transfers.get(getattr(event, "transfer_id", UUID(int=0)))
         following = ARROWS.get(transfer.state, {}).get(type(event)) if transfer else None
         if transfer is not None and following is not None:
-            transfers[transfer.id] = _advance(transfer, following, position, event, body)
+            moved = replace(transfer, state=following, steps=transfer.steps + 1)
+            transfers[transfer.id] = _with(moved, position, event, body)
     return CallTransfers(state.call_id, transfers, position)
 
 
-def _advance(transfer: Transfer, state: State, position: int, event: Event, body: bytes) -> Transfer:
+def _with(transfer: Transfer, position: int, event: Event, body: bytes) -> Transfer:
+    """`transfer` with what `event` brings besides the state."""
     if isinstance(event, TransferDispatched):
-        return replace(transfer, state=state, dispatched_position=position)
+        return replace(transfer, attempts=event.attempt, dispatched_position=position)
     if isinstance(event, TransferAccepted | TransferRejected | TransferInDoubt) and event.http_status:
         answer = Answer.of(event.http_status, event.content_type, body)
-        return replace(transfer, state=state, answer=answer, outcome=event)
-    return replace(transfer, state=state, outcome=event)
+        answered_as = None if transfer.state is State.IN_DOUBT else transfer.state
+        return replace(transfer, answer=answer, answered_as=answered_as, outcome=event)
+    return replace(transfer, outcome=event)

@@ -1,87 +1,231 @@
 """What the record says about a dispatched transfer, pure. Grades after the evidence's strength.
 
 GWS gives neither correlation id nor outcome: whether a transfer happened is read from the calls themselves
-(which agent sees what is in `docs/transfers.md`).
+(which agent sees what is in `docs/transfers.md`). What GWS told before the dispatch, by its own clock, is old
+news whenever it arrives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from service.events import CallSnapshotTaken, Event, NotificationReceived
 from service.gws import Answer, Notification, dialect
-from service.gws.answers import OK, RESOURCE_NOT_FOUND
+from service.gws.answers import OK, RESOURCE_NOT_FOUND, parse_object
 from service.gws.messages import Call
-from service.transfers.decider import Finding, Transfer
+from service.transfers.decider import CallTransfers, Finding, State, Transfer
 
 
 class Grade(StrEnum):
-    """What a conclusion rests on."""
+    """What a conclusion rests on, the strongest first."""
 
     DESTINATION_SEEN = "destination's leg seen"
+    LEG_RELEASED_WITH_DATA = "own leg released with the transfer's userData"
+    CALL_RETURNED = "call came back to the agent"
     LEG_RELEASED = "own leg released"
-    CALL_GONE = "call gone from GWS"
     ERROR_NOTIFIED = "error notification"
     STILL_THERE = "call still there after the settle window"
+    CALL_GONE = "call gone from GWS"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One event of the call's stream."""
+    """One event of the call's stream, or an error notification that names no call."""
 
     position: int
     event: Event
     body: bytes
 
 
-def judge(transfer: Transfer, stream: Sequence[Seen], *, window_over: bool) -> Finding | None:
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one notification shows of the call: whose leg, in which state, when by GWS's clock."""
+
+    position: int
+    agent: str | None
+    number: str | None
+    call: Call
+    at: datetime | None
+    error: str | None
+
+    @classmethod
+    def of(cls, seen: Seen) -> Sight | None:
+        if not isinstance(seen.event, NotificationReceived):
+            return None
+        notification = Notification.parse(seen.body)
+        if notification is None or notification.call is None:
+            return None
+        error = notification.error_text if notification.is_error else None
+        number, at = notification.phone_number, notification.occurred_at
+        return cls(seen.position, seen.event.agent, number, notification.call, at, error)
+
+
+def judge(
+    transfer: Transfer, stream: Sequence[Seen], *, errors: Sequence[Seen] = (), window_over: bool
+) -> Finding | None:
     """What `stream`, the call's events after the dispatch, shows of `transfer`; None if it shows nothing yet.
 
-    Only once the settle window is over does "GWS still has the call" or "GWS no longer has it" count: within
-    it the operation may be under way.
+    `errors` are notifications of failed operations that name no call and can only be about this transfer;
+    they count once a snapshot shows that the call is still there. Only when the settle window is over do the
+    weak signs count: GWS still has the call, no longer has it, or an unanswered request's leg is released.
     """
-    for seen in stream:
-        finding = _of_notification(transfer, seen)
+    sights = [
+        sight
+        for seen in stream
+        if (sight := Sight.of(seen)) is not None and not is_older(sight.at, transfer.request.seen_at)
+    ]
+    for sight in sights:
+        finding = _shown(transfer, sight)
         if finding is not None:
             return finding
-    if window_over:
-        for seen in reversed(stream):
-            if isinstance(seen.event, CallSnapshotTaken) and seen.event.agent == transfer.request.agent:
-                return _of_snapshot(seen)
+    released = _own_release(transfer, sights)
+    if released is not None and (window_over or transfer.state is State.ACCEPTED):
+        return released
+    return _snapshot(transfer, stream, sights, errors, window_over=window_over)
+
+
+def contradict(state: CallTransfers, transfer: Transfer, stream: Sequence[Seen]) -> Finding | None:
+    """What in `stream`, the call's events after the conclusion's evidence, does not fit the conclusion."""
+    since = _told_at(transfer, stream)
+    rested_on = max(getattr(transfer.outcome, "evidence", ()), default=-1)
+    for seen in stream:
+        sight = Sight.of(seen) if seen.position > rested_on else None
+        if sight is None or sight.error is not None or is_older(sight.at, since):
+            continue
+        if transfer.state is State.FAILED and _is_at_destination(transfer, sight):
+            if not _repeated(state, transfer, sight.position):
+                why = f"{sight.number} has the call"
+                return Finding(True, Grade.DESTINATION_SEEN, (sight.position,), why=why)
+        elif transfer.state is State.CONFIRMED and _is_own(transfer, sight):
+            fresh = sight.at is not None and since is not None and sight.at > since
+            if sight.call.state == dialect.RINGING or (fresh and sight.call.state in dialect.TALKING):
+                why = f"the call is {sight.call.state} at the agent"
+                return Finding(False, Grade.CALL_RETURNED, (sight.position,), why=why)
     return None
 
 
-def _of_notification(transfer: Transfer, seen: Seen) -> Finding | None:
-    if not isinstance(seen.event, NotificationReceived):
+def is_older(at: datetime | None, than: datetime | None) -> bool:
+    """Whether one moment of GWS's clock is before another, as far as both are known."""
+    return at is not None and than is not None and at < than
+
+
+def _is_own(transfer: Transfer, sight: Sight) -> bool:
+    return sight.agent == transfer.request.agent and sight.number != transfer.request.destination
+
+
+def _is_at_destination(transfer: Transfer, sight: Sight) -> bool:
+    arrived = {dialect.RINGING, dialect.ESTABLISHED, dialect.HELD}
+    return sight.number == transfer.request.destination and sight.call.state in arrived
+
+
+def _shown(transfer: Transfer, sight: Sight) -> Finding | None:
+    """What a single notification proves, whenever it comes."""
+    at = (sight.position,)
+    if sight.error is None and _is_at_destination(transfer, sight):
+        return Finding(True, Grade.DESTINATION_SEEN, at)
+    if not _is_own(transfer, sight):
         return None
-    notification = Notification.parse(seen.body)
-    if notification is None or notification.call is None:
-        return None
-    state = notification.call.state
-    if notification.phone_number == transfer.request.destination:
-        if state in {dialect.RINGING, dialect.ESTABLISHED, dialect.DIALING}:
-            return Finding(True, Grade.DESTINATION_SEEN, (seen.position,))
-        return None
-    if seen.event.agent != transfer.request.agent:
-        return None
-    if notification.is_error:
-        return Finding(False, Grade.ERROR_NOTIFIED, (seen.position,), why=notification.error_text)
-    if state in dialect.OVER:
-        return Finding(True, Grade.LEG_RELEASED, (seen.position,))
+    if sight.error is not None:
+        if sight.call.state in dialect.OVER:
+            return None  # an error about a call that is gone says nothing of how it went
+        return Finding(False, Grade.ERROR_NOTIFIED, at, why=sight.error)
+    if sight.call.state in dialect.OVER and commanded_data(transfer) and _carries(sight.call, transfer):
+        return Finding(True, Grade.LEG_RELEASED_WITH_DATA, at)
+    if sight.call.state == dialect.RINGING and transfer.request.seen_state in dialect.TALKING:
+        return Finding(True, Grade.CALL_RETURNED, at, why="it rings at the agent again")
     return None
 
 
-def _of_snapshot(seen: Seen) -> Finding | None:
-    answer = Answer.of(
-        seen.event.http_status if isinstance(seen.event, CallSnapshotTaken) else 0, "", seen.body
+def _own_release(transfer: Transfer, sights: Sequence[Sight]) -> Finding | None:
+    """The agent's leg released, unless it looks like the end of the call.
+
+    A hang-up releases the leg just as a transfer does. It shows where the transfer's userData is missing
+    from the leg, or where another party's leg is released too and the destination's never came.
+    """
+    own = [sight for sight in sights if _is_own(transfer, sight) and sight.call.state in dialect.OVER]
+    ended = any(
+        sight.agent != transfer.request.agent and sight.call.state in dialect.OVER for sight in sights
     )
+    if not own or ended or commanded_data(transfer):
+        return None
+    return Finding(True, Grade.LEG_RELEASED, (own[0].position,))
+
+
+def _snapshot(
+    transfer: Transfer,
+    stream: Sequence[Seen],
+    sights: Sequence[Sight],
+    errors: Sequence[Seen],
+    *,
+    window_over: bool,
+) -> Finding | None:
+    """What the newest answer of GWS to "how is this call?" shows."""
+    newest = next(
+        (
+            seen
+            for seen in reversed(stream)
+            if isinstance(seen.event, CallSnapshotTaken) and seen.event.agent == transfer.request.agent
+        ),
+        None,
+    )
+    if newest is None or not isinstance(newest.event, CallSnapshotTaken):
+        return None
+    at = newest.position
+    answer = Answer.of(newest.event.http_status, "", newest.body)
     if answer.status_code == RESOURCE_NOT_FOUND:
-        return Finding(True, Grade.CALL_GONE, (seen.position,))
+        over = any(sight.call.state in dialect.OVER for sight in sights)
+        return Finding(True, Grade.CALL_GONE, (at,)) if window_over and not over else None
     document = (answer.document or {}).get("call")
     if answer.status_code != OK or not isinstance(document, dict):
         return None
-    if Call(document).state in dialect.OVER:
-        return Finding(True, Grade.LEG_RELEASED, (seen.position,))
-    return Finding(False, Grade.STILL_THERE, (seen.position,), why=f"state {Call(document).state}")
+    state = Call(document).state
+    if state in dialect.TALKING:
+        told = [seen for seen in errors if seen.position < at]
+        if told:
+            why = error_text(told[-1])
+            return Finding(False, Grade.ERROR_NOTIFIED, (told[-1].position, at), why=why)
+        if window_over:
+            return Finding(False, Grade.STILL_THERE, (at,), why=f"state {state}")
+    if state == dialect.RINGING and transfer.request.seen_state in dialect.TALKING and window_over:
+        return Finding(True, Grade.CALL_RETURNED, (at,), why="it rings at the agent again")
+    return None
+
+
+def error_text(seen: Seen) -> str:
+    notification = Notification.parse(seen.body)
+    return notification.error_text if notification is not None else ""
+
+
+def commanded_data(transfer: Transfer) -> dict[str, Any]:
+    """The userData that the transfer was to attach."""
+    value = (parse_object(transfer.body) or {}).get("userData")
+    return value if isinstance(value, dict) else {}
+
+
+def _carries(call: Call, transfer: Transfer) -> bool:
+    return all(
+        name in call.user_data and call.user_data[name] == value
+        for name, value in commanded_data(transfer).items()
+    )
+
+
+def _told_at(transfer: Transfer, stream: Sequence[Seen]) -> datetime | None:
+    """When, by GWS's clock, the evidence of the conclusion was told."""
+    evidence = getattr(transfer.outcome, "evidence", ())
+    sights = (Sight.of(seen) for seen in stream if seen.position in evidence)
+    return max((sight.at for sight in sights if sight is not None and sight.at is not None), default=None)
+
+
+def _repeated(state: CallTransfers, transfer: Transfer, before: int) -> bool:
+    """Whether a later transfer of the call to the same destination was dispatched before a position."""
+    return any(
+        other.id != transfer.id
+        and other.request.destination == transfer.request.destination
+        and other.dispatched_position is not None
+        and (transfer.dispatched_position or 0) < other.dispatched_position < before
+        for other in state.transfers.values()
+    )

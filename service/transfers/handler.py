@@ -1,4 +1,4 @@
-"""The one handler behind every door: request, dispatch, answer; at most one attempt, ever.
+"""The one handler behind every door: at most one attempt that could be executed, ever.
 
 `TransferRequested` and `TransferDispatched` are durable, in one commit that only one of several racers can
 win, before the first byte leaves for GWS. What comes back is durable before it is handed on. A crash in
@@ -9,26 +9,14 @@ evidence. Nothing here sends twice.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from service.errors import (
-    AnswerLost,
-    AppendConflict,
-    BadCommand,
-    DatabaseError,
-    GwsError,
-    KeyBusy,
-    KeyReused,
-    NotAuthenticated,
-    NotFound,
-    NotSent,
-)
+from service.errors import AppendConflict, BadCommand, KeyBusy, KeyReused, NotAuthenticated
 from service.events import (
     CommandRefused,
-    Event,
     NotificationReceived,
     TransferKeyClaimed,
     TransferRequested,
@@ -36,29 +24,26 @@ from service.events import (
     decode,
     encode,
     key_stream,
-    transfer_stream,
 )
 from service.gws import GwsClient, Notification, dialect
 from service.log import Condition, EventLog, NewEvent, Producer
-from service.transfers import work
+from service.postgres import Database
 from service.transfers.command import TransferCommand
 from service.transfers.decider import (
-    ARROWS,
     UNANSWERED,
+    Abandon,
     CallTransfers,
-    Command,
-    GiveUp,
     Request,
+    Settle,
     State,
-    TakeAnswer,
     Transfer,
-    decide,
-    evolve,
+    check_open,
 )
+from service.transfers.dispatcher import Dispatcher
+from service.transfers.journal import KEY_COUNT, Extra, Journal
+from service.transfers.work import Timing
 
-logger = logging.getLogger(__name__)
-
-MARGIN_S = 5.0  # beyond the request's time-out: how long a dispatched transfer is its dispatcher's
+LOOK_BACK = 20  # events of the call in which the agent's leg is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +54,25 @@ class Outcome:
     replayed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds. `answer_s`: GWS's time-out; `settle_s`: the settle window; `wait_s`: for another's outcome."""
-
-    answer_s: float
-    settle_s: float
-    wait_s: float
-
-
 class TransferHandler:
     """Takes commands. `agents` are the REST clients by user name."""
 
-    def __init__(self, log: EventLog, agents: Mapping[str, GwsClient], timing: Timing) -> None:
-        self.log = log
+    def __init__(
+        self, database: Database, log: EventLog, agents: Mapping[str, GwsClient], timing: Timing
+    ) -> None:
+        self.journal = Journal(database, log, timing)
+        self.dispatcher = Dispatcher(self.journal, agents)
         self.agents = agents
-        self.timing = timing
-        self._running: dict[UUID, asyncio.Task[None]] = {}
 
     async def stop(self) -> None:
         """Let the requests that are under way come to their end."""
-        while self._running:
-            await asyncio.wait(list(self._running.values()))
+        await self.dispatcher.stop()
 
-    async def transfer(self, command: TransferCommand) -> Outcome:
+    async def transfer(self, command: TransferCommand, *, wait_s: float | None = None) -> Outcome:
         """Carry out `command`, or give back the outcome of the request that it repeats.
+
+        It waits for GWS's answer. With `wait_s` (seconds) the command is queued and so long waited for; then
+        it is given back as it stands, be it only requested.
 
         Raises:
             NotAuthenticated: the agent is not one of ours.
@@ -106,21 +85,20 @@ class TransferHandler:
         """
         if command.agent not in self.agents:
             raise NotAuthenticated(f"agent {command.agent} is not configured")
+        state = await self.journal.load(command.call_id)
         producer = Producer.new()
-        while True:
-            earlier = await self._earlier(command)
-            if earlier is not None:
-                return Outcome(await self._await_answer(earlier), replayed=True)
+        while (earlier := await self._earlier(command, state)) is None:
+            claimed_at = asyncio.get_running_loop().time()
             try:
-                await self._claim(command, producer)
+                state = await self._claim(state, command, producer, at_once=wait_s is None)
             except AppendConflict:
-                continue  # somebody was faster: look again
-            break
-        task = asyncio.create_task(self._dispatch(command, producer), name=f"transfer {producer.key}")
-        self._running[producer.key] = task
-        task.add_done_callback(lambda _: self._running.pop(producer.key))
-        await asyncio.shield(task)  # a caller that goes away does not stop what has been dispatched
-        return Outcome(await self.find(command.call_id, producer.key), replayed=False)
+                state = await self.journal.load(command.call_id)  # somebody was faster: look again
+                continue
+            if state.transfers[producer.key].state is State.DISPATCHED:
+                sending = self.dispatcher.start(state, producer.key, claimed_at)
+                state = await asyncio.shield(sending)  # a caller that goes does not stop what is dispatched
+            return await self._await_answer(state, producer.key, replayed=False, wait_s=wait_s)
+        return await self._await_answer(*earlier, replayed=True, wait_s=wait_s)
 
     async def refuse(
         self, command_body: bytes, call_id: str, caller: str, door: str, error: BadCommand
@@ -129,95 +107,76 @@ class TransferHandler:
         refusal = CommandRefused(
             call_id=call_id, caller=caller, door=door, field=error.field, problem=error.problem
         )
-        event = NewEvent(
-            Producer.new().key, transfer_stream(call_id), refusal.kind(), encode(refusal, command_body)
-        )
-        await self.log.append([event])
+        await self.journal.refuse(refusal, command_body)
 
-    async def load(self, call_id: str) -> CallTransfers:
-        """All transfers of a call, from the log."""
-        state = CallTransfers(call_id)
-        for stored in await self.log.read_stream(transfer_stream(call_id)):
-            decoded = decode(stored.kind, stored.payload)
-            if decoded is not None:
-                state = evolve(state, stored.position, *decoded)
-        return state
-
-    async def find(self, call_id: str, transfer_id: UUID) -> Transfer:
-        transfer = (await self.load(call_id)).transfers.get(transfer_id)
-        if transfer is None:
-            raise NotFound(f"call {call_id} has no transfer {transfer_id}")
-        return transfer
-
-    async def apply(self, state: CallTransfers, command: Command) -> Sequence[Event]:
-        """Decide on `state`, make it durable, and say what happened (nothing, if it was overtaken).
+    async def settle(self, transfer_id: UUID, decision: Settle | Abandon) -> Outcome:
+        """Take a person's decision on a transfer that evidence has not settled.
 
         Raises:
-            AppendConflict: the call's transfers have moved on; load them again.
+            NotFound: there is no such transfer.
+            TransferSettled: it is not open to this decision.
 
         """
-        events = decide(state, command)
-        for event in events:
-            transfer = state.transfers[event.transfer_id]  # type: ignore[attr-defined]
-            following = ARROWS[transfer.state][type(event)]
-            body = command.answer.body if isinstance(command, TakeAnswer) else None
-            await self.log.append(
-                [self._new(event, state.call_id, ORDER[following], body)],
-                conditions=[Condition(transfer_stream(state.call_id), state.version)],
-                also=work.moved(transfer.id, following, self.timing.settle_s),
-            )
-        return events
+        call_id = await self.journal.call_of(transfer_id)
+        while True:
+            state = await self.journal.load(call_id)
+            check_open(state.transfers[transfer_id], decision)
+            try:
+                state = await self.journal.apply(state, decision)
+            except AppendConflict:
+                continue
+            return Outcome(state.transfers[transfer_id], replayed=False)
 
-    async def _earlier(self, command: TransferCommand) -> Transfer | None:
+    async def _earlier(
+        self, command: TransferCommand, state: CallTransfers
+    ) -> tuple[CallTransfers, UUID] | None:
         """The transfer that `command` repeats: by its key, or without one by (call, destination)."""
         if command.key is None:
-            live = (await self.load(command.call_id)).live_without_key()
-            return live if live is not None and live.request.destination == command.destination else None
-        for stored in await self.log.read_stream(key_stream(command.key_digest)):
-            decoded = decode(stored.kind, stored.payload)
-            if decoded is not None and isinstance(claimed := decoded[0], TransferKeyClaimed):
-                if claimed.fingerprint != command.fingerprint:
-                    raise KeyReused(claimed.fingerprint, command.fingerprint)
-                return await self.find(claimed.call_id, claimed.transfer_id)
-        return None
+            live = state.live_without_key()
+            same = live is not None and live.request.destination == command.destination
+            return (state, live.id) if live is not None and same else None
+        claimed = await self.journal.claimed_by(command.key_digest)
+        if claimed is None:
+            return None
+        if claimed.fingerprint != command.fingerprint:
+            raise KeyReused(claimed.fingerprint, command.fingerprint)
+        # The call is part of the fingerprint; `state` may have been read before the claim was written.
+        return await self.journal.load(claimed.call_id), claimed.transfer_id
 
-    async def _claim(self, command: TransferCommand, producer: Producer) -> None:
+    async def _claim(
+        self, state: CallTransfers, command: TransferCommand, producer: Producer, *, at_once: bool
+    ) -> CallTransfers:
         """Make the intent durable, on the condition that nobody else has come first."""
-        state = await self.load(command.call_id)
-        request = await self._request(command, producer)
-        events = [
-            self._new(event, command.call_id, count, command.body if event is request else None)
-            for count, event in enumerate(decide(state, Request(request)))
-        ]
-        conditions = [Condition(transfer_stream(command.call_id), state.version)]
+        extras = []
         if command.key is not None:
             claimed = TransferKeyClaimed(
                 transfer_id=producer.key, call_id=command.call_id, fingerprint=command.fingerprint
             )
             stream = key_stream(command.key_digest)
-            events.append(NewEvent(producer.event_id(KEY_COUNT), stream, claimed.kind(), encode(claimed)))
-            conditions.append(Condition(stream, -1))
-        within_s = self.timing.answer_s + MARGIN_S
-        await self.log.append(
-            events,
-            conditions=conditions,
-            also=[work.opened(producer.key, command.call_id, command.agent, within_s)],
-        )
+            event = NewEvent(producer.event_id(KEY_COUNT), stream, claimed.kind(), encode(claimed))
+            extras.append(Extra(event, Condition(stream, -1)))
+        request = await self._request(command, producer)
+        return await self.journal.apply(state, Request(request, command.body, at_once), *extras)
 
     async def _request(self, command: TransferCommand, producer: Producer) -> TransferRequested:
         """The request with what the record knew of the leg when it came."""
-        conn_id = seen_state = seen_position = None
+        conn_id = seen_state = seen_position = seen_at = None
         warnings: list[str] = []
-        for stored in await self.log.last_of(call_stream(command.call_id), limit=20):
-            decoded = decode(stored.kind, stored.payload)
-            event, body = decoded or (None, b"")
+        for stored in await self.journal.log.last_of(call_stream(command.call_id), limit=LOOK_BACK):
+            event, body = decode(stored.kind, stored.payload) or (None, b"")
             notification = Notification.parse(body) if isinstance(event, NotificationReceived) else None
             call = notification.call if notification else None
-            if isinstance(event, NotificationReceived) and event.agent == command.agent and call:
+            if (
+                isinstance(event, NotificationReceived)
+                and event.agent == command.agent
+                and notification
+                and call
+            ):
                 conn_id, seen_state, seen_position = call.conn_id, call.state, stored.position
+                seen_at = notification.occurred_at
                 if dialect.SINGLE_STEP_TRANSFER not in call.capabilities:
                     warnings.append("the leg's capabilities do not include SingleStepTransfer")
-                if notification and notification.phone_number == command.destination:
+                if notification.phone_number == command.destination:
                     warnings.append("the destination is the agent's own number")
                 break
         else:
@@ -234,58 +193,24 @@ class TransferHandler:
             keyed=command.key is not None,
             seen_state=seen_state,
             seen_position=seen_position,
+            seen_at=seen_at,
             warnings=tuple(warnings),
+            expires_at=datetime.now(UTC) + timedelta(seconds=self.journal.timing.patience_s),
         )
 
-    async def _dispatch(self, command: TransferCommand, producer: Producer) -> None:
-        """Send the request, once, and make what came back durable."""
-        result: Command
+    async def _await_answer(
+        self, state: CallTransfers, transfer_id: UUID, *, replayed: bool, wait_s: float | None
+    ) -> Outcome:
+        """Wait until a transfer has its answer, whoever sends it."""
+        timing = self.journal.timing
         try:
-            answer = await self.agents[command.agent].command_call(command.call_id, command.body)
-            result = TakeAnswer(producer.key, answer)
-        except NotSent as error:
-            result = GiveUp(producer.key, str(error), sent=False)
-        except (AnswerLost, GwsError) as error:
-            result = GiveUp(producer.key, str(error), sent=True)
-        while True:
-            try:
-                await self.apply(await self.load(command.call_id), result)
-            except AppendConflict:
-                continue
-            except DatabaseError:
-                # The answer stays unrecorded; when the lease is over the settler finds the transfer in doubt.
-                logger.exception(
-                    "a transfer's answer could not be recorded", extra={"transfer": producer.key}
-                )
-            return
-
-    async def _await_answer(self, transfer: Transfer) -> Transfer:
-        """Wait until a transfer that another request dispatched has its answer."""
-        try:
-            async with asyncio.timeout(self.timing.wait_s):
-                while transfer.state in UNANSWERED:
-                    state = await self.load(transfer.request.call_id)
-                    transfer = state.transfers[transfer.id]
-                    if transfer.state in UNANSWERED:
-                        await self.log.watch.beyond(state.version)
+            async with asyncio.timeout(timing.wait_s if wait_s is None else wait_s):
+                while state.transfers[transfer_id].state in UNANSWERED:
+                    seen = self.journal.log.watch.next_position - 1
+                    state = await self.journal.load(state.call_id)
+                    if state.transfers[transfer_id].state in UNANSWERED:
+                        await self.journal.log.watch.beyond(seen)
         except TimeoutError:
-            raise KeyBusy(transfer.id) from None
-        return transfer
-
-    def _new(self, event: Event, call_id: str, count: int, body: bytes | None) -> NewEvent:
-        producer = Producer(event.transfer_id)  # type: ignore[attr-defined]
-        return NewEvent(producer.event_id(count), transfer_stream(call_id), event.kind(), encode(event, body))
-
-
-KEY_COUNT = 9
-ORDER: Mapping[State, int] = {
-    State.REQUESTED: 0,
-    State.DISPATCHED: 1,
-    State.ACCEPTED: 2,
-    State.REJECTED: 2,
-    State.IN_DOUBT: 2,
-    State.CONFIRMED: 3,
-    State.FAILED: 3,
-    State.ABANDONED: 3,
-}
-"""The count of the event that leads to each state: alternatives share one, so only one of them can be."""
+            if replayed and wait_s is None:
+                raise KeyBusy(transfer_id) from None
+        return Outcome(state.transfers[transfer_id], replayed)

@@ -6,7 +6,7 @@ from alembic import op
 
 from service.postgres.schema import run_script
 
-revision = "0005"
+revision = "0003"
 down_revision = "0002"
 
 SCRIPT = """

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import URL
+from transfer_site import OPEN, Site, open_site
+
+from service.errors import TransferSettled
+from service.simulator import Simulator
+from service.transfers import Abandon, Finding, Settle, State
+from service.transfers.evidence import Grade
+
+FAULTS: list[tuple[str, dict[str, Any], State]] = [
+    ("late_answer", {"seconds": 0.2}, State.CONFIRMED),
+    ("drop_before_execution", {}, State.FAILED),
+    ("drop_after_execution", {}, State.CONFIRMED),
+    ("http_500", {"executed": True}, State.CONFIRMED),
+    ("http_500", {"executed": False}, State.FAILED),
+    ("http_502", {"executed": True}, State.CONFIRMED),
+    ("http_502", {"executed": False}, State.FAILED),
+    ("no_status_code", {"executed": True}, State.CONFIRMED),
+    ("no_status_code", {"executed": False}, State.FAILED),
+    ("silence", {}, State.FAILED),
+    ("reject", {"status_code": 2}, State.REJECTED),
+    ("notification_first", {"seconds": 0.2}, State.CONFIRMED),
+]
+
+
+@pytest.mark.parametrize(("kind", "rule", "expected"), FAULTS)
+async def test_each_behaviour_of_gws_ends_as_it_really_went(
+    site: Site, kind: Any, rule: dict[str, Any], expected: State
+) -> None:
+    call = await site.seen_call()
+    fault = site.simulator.faults.add(kind, **rule)
+    await site.post(call.id)
+    transfer = await site.ended(call.id)
+    assert fault.struck == 1
+    assert transfer.state is expected
+    assert site.executed(call.id) == (expected is State.CONFIRMED)
+    assert len(site.simulator.truth.commands) == 1
+    if expected is not State.REJECTED:
+        assert transfer.outcome is not None
+        for position in transfer.outcome.evidence:  # type: ignore[attr-defined]
+            [event] = await site.log.at([position])
+            assert event.stream == f"call-{call.id}"
+            assert position > (transfer.dispatched_position or 0)
+
+
+@pytest.mark.parametrize("shape", ["device", "device_message", "call", "user", "event"])
+async def test_each_shape_of_an_error_is_understood(site: Site, shape: Any) -> None:
+    call = await site.seen_call()
+    site.simulator.faults.add("error_notification", shape=shape)
+    assert (await site.post(call.id)).json == {"statusCode": 0}
+    transfer = await site.ended(call.id)
+    assert transfer.state is State.FAILED
+    assert transfer.outcome.grade == Grade.ERROR_NOTIFIED  # type: ignore[union-attr]
+    assert site.executed(call.id) == 0
+
+
+async def test_an_error_that_may_be_about_either_of_two_is_about_none(
+    database_url: URL, simulator: Simulator
+) -> None:
+    async with open_site(database_url, simulator) as site:
+        calls = [await site.seen_call(), await site.seen_call("15000", "15003")]
+        simulator.faults.add("silence", call=calls[0].id)
+        simulator.faults.add("error_notification", call=calls[1].id, shape="device")
+        for call in calls:
+            await site.post(call.id)
+        for call in calls:
+            transfer = await site.ended(call.id)
+            assert transfer.outcome.grade == Grade.STILL_THERE  # type: ignore[union-attr]
+
+
+async def test_without_any_notification_gws_is_asked(database_url: URL, simulator: Simulator) -> None:
+    async with open_site(database_url, simulator, recording=False) as site:
+        gone, there = site.call(), site.call(caller="15003")
+        simulator.faults.add("silence", call=there.id)
+        await site.post(gone.id)
+        await site.post(there.id)
+        first, second = await site.ended(gone.id), await site.ended(there.id)
+        assert (first.state, first.outcome.grade) == (State.CONFIRMED, Grade.CALL_GONE)  # type: ignore[union-attr]
+        assert (second.state, second.outcome.grade) == (State.FAILED, Grade.STILL_THERE)  # type: ignore[union-attr]
+
+
+async def test_a_call_that_comes_back_contradicts_and_nothing_is_rewritten(site: Site) -> None:
+    call = await site.seen_call()
+    site.simulator.faults.add("recall", seconds=0.2)
+    await site.post(call.id)
+    transfer = await site.ended(call.id, but=OPEN | {State.CONFIRMED})
+    assert transfer.state is State.CONTRADICTED
+    assert (await site.kinds(call.id))[-2:] == ["TransferConfirmed", "TransferContradicted"]
+    assert site.executed(call.id) == 1
+
+
+async def test_a_hang_up_in_doubt_is_not_taken_for_a_transfer(site: Site) -> None:
+    call = await site.seen_call()
+    site.simulator.faults.add("drop_before_execution")
+    await site.post(call.id)
+    site.simulator.hangup(call.id, "15000")
+    await site.recorded(f"call-{call.id}", lambda event: event.kind == "CallSnapshotTaken")
+    [transfer] = await site.transfers(call.id)
+    assert transfer.state is State.IN_DOUBT
+    assert site.executed(call.id) == 0
+    found = Finding(False, "a person's decision", (), "WillardC", "the caller hung up")
+    settled = await site.handler.settle(transfer.id, Settle(transfer.id, found))
+    assert settled.transfer.state is State.FAILED
+    assert settled.transfer.outcome.settled_by == "WillardC"  # type: ignore[union-attr]
+    with pytest.raises(TransferSettled):
+        await site.handler.settle(transfer.id, Abandon(transfer.id, "WillardC", "again"))
+
+
+@pytest.mark.parametrize("fault", ["duplicate_notification", "reorder_notification", "lose_notification"])
+async def test_notifications_that_are_doubled_reordered_or_lost(site: Site, fault: Any) -> None:
+    call = await site.seen_call()
+    site.simulator.faults.add(fault, times=None, probability=0.5)
+    await site.post(call.id)
+    transfer = await site.ended(call.id)
+    assert transfer.state is State.CONFIRMED
+    assert site.executed(call.id) == 1
+
+
+async def test_200_calls_at_once_all_end_well(site: Site) -> None:
+    calls = [site.call("15000", "15003") for _ in range(200)]
+    answers = await asyncio.gather(*(site.post(call.id) for call in calls))
+    assert {answer.status for answer in answers} == {200}
+    for call in calls:
+        assert (await site.ended(call.id)).state is State.CONFIRMED
+        assert site.executed(call.id) == 1
