@@ -7,6 +7,8 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +23,7 @@ from service.config import Agent, Settings
 from service.log import EventLog, open_log
 from service.postgres import Database, open_pools
 from service.projections import Engine, Queries, catalogue
-from service.recorder import Access, Recorder
+from service.recorder import Access, Accesses, Clients, Recorder, Vault
 from service.simulator import Call, Simulator
 from service.transfers import Settler, State, Timing, Transfer, TransferHandler, build_body
 from service.transfers.decider import SETTLEABLE, UNANSWERED
@@ -172,14 +174,14 @@ async def open_site(
         database = await enter(open_pools(url))
         log = await enter(open_log(database, max_payload_bytes=settings.max_payload_bytes))
         gws_http = await enter(shared_http())
-        accesses = {
-            agent.user: Access.of(agent, gws_http, settings.gws_url, timeout_s=timing.answer_s)
-            for agent in agents
-        }
-        clients = {user: access.gws for user, access in accesses.items()}
-        handler = TransferHandler(database, log, clients, timing)
+        accesses = Accesses(
+            lambda agent: Access.of(agent, gws_http, settings.gws_url, timeout_s=timing.answer_s), agents
+        )
+        handler = TransferHandler(database, log, Clients(accesses), timing)
         stack.push_async_callback(handler.stop)
-        settler, recorder = Settler(handler), Recorder(log, accesses)
+        settler = Settler(handler)
+        vault = Vault(Path(stack.enter_context(TemporaryDirectory())))
+        recorder = Recorder(database, log, accesses, vault, settings.gws_url)
         engine = Engine(database, log, catalogue())
         for loop, wanted in (
             (handler.dispatcher.queue, queueing),
@@ -192,7 +194,15 @@ async def open_site(
         if recording:
             recorder.start()
             stack.push_async_callback(recorder.stop)
-        services = Services(settings, agents, log, handler, engine, Queries(database))
+        services = Services(
+            settings=settings,
+            agents=agents,
+            database=database,
+            log=log,
+            handler=handler,
+            engine=engine,
+            queries=Queries(database),
+        )
         api = await enter(serving(create_api(services), "127.0.0.1", 0))
         http = await enter(aiohttp.ClientSession())
         site = Site(simulator, database, log, handler, settler, recorder, services, api, http)
