@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8282, ge=0, le=65535)
     insecure: bool = False
-    """Listen beyond loopback although there is no access control yet."""
+    """Listen beyond loopback although there is no access control yet; send passwords over plain HTTP."""
 
     settle_window_s: float = Field(default=20.0, gt=0)
     """How long after GWS's answer evidence of a transfer is awaited before the call is asked for."""

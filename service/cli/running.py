@@ -35,7 +35,7 @@ def serve(
     broker: Annotated[
         str | None, typer.Option(help="embedded, or a NATS URL; without it, no broker.")
     ] = None,
-    insecure: Annotated[bool, typer.Option(help="Listen beyond loopback without access control.")] = False,
+    insecure: Annotated[bool, typer.Option(help="Listen beyond loopback; plain HTTP to GWS.")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Record, project, take commands and serve the API, until SIGTERM or Ctrl-C.

@@ -110,9 +110,12 @@ class Recorder:
         return [user for user in self.accesses if user not in self._ending]
 
     def _take(self, user: str, kept: Kept) -> None:
+        access = self.accesses.get(user)
+        if access is None:
+            return  # removed while it was asked for
         keeper = Keeper(user, self.ownership.number, self._gws_url, self._vault)
         recorder = AgentRecorder(
-            self.accesses[user],
+            access,
             self._log,
             keeper=keeper,
             kept=kept,
