@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from service.errors import DatabaseError
 from service.log import sql
 from service.log.append import Appender
 from service.log.codec import Codecs
@@ -124,8 +125,13 @@ class EventLog:
     async def _fetch(self, statement: str, *arguments: object) -> list[StoredEvent]:
         with database_errors():
             rows = await self.database.pool.fetch(statement, *arguments)
-            if self.codecs.missing(row["codec"] for row in rows):
-                await self.codecs.load(self.database.pool)
+        try:
+            return [stored_event(row, self.codecs) for row in rows]
+        except DatabaseError:
+            if not self.codecs.missing(row["codec"] for row in rows):
+                raise
+        with database_errors():
+            await self.codecs.load(self.database.pool)
         return [stored_event(row, self.codecs) for row in rows]
 
 
