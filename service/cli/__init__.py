@@ -41,9 +41,9 @@ db.command("train")(log_commands.train_dictionary)
 app.command()(log_commands.verify)
 app.command()(log_commands.prove)
 app.command()(log_commands.checkpoint)
-bench = typer.Typer(help="Measure.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
-bench.command("log")(log_commands.bench_log)
+measuring = typer.Typer(help="Measure.", no_args_is_help=True)
+app.add_typer(measuring, name="bench")
+measuring.command("log")(log_commands.bench_log)
 
 
 @app.callback()
