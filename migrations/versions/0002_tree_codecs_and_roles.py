@@ -1,4 +1,4 @@
-"""The Merkle tree's tiles, dictionaries for payloads, and signed checkpoints."""
+"""The Merkle tree's tiles, dictionaries for payloads, signed checkpoints, and redaction."""
 
 from __future__ import annotations
 
@@ -105,9 +105,36 @@ BEGIN
 END $$;
 """
 
+REDACTION = """
+-- The one change that is let through: another payload and no salt, by event_log_redact.
+CREATE OR REPLACE FUNCTION event_log_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND current_setting('calltrail.redacting', true) = 'on' THEN
+        IF NEW.salt IS NULL
+        AND (NEW.position, NEW.recorded_at, NEW.event_id, NEW.stream, NEW.kind, NEW.commitment)
+            = (OLD.position, OLD.recorded_at, OLD.event_id, OLD.stream, OLD.kind, OLD.commitment) THEN
+            RETURN NEW;
+        END IF;
+    END IF;
+    RAISE EXCEPTION 'event_log is append-only: % refused', TG_OP
+        USING ERRCODE = 'integrity_constraint_violation';
+END $$;
+
+-- Replaces an event's payload by one with personal data blanked, and destroys its salt. The caller appends a
+-- PayloadRedacted in the same transaction; without it the verifier takes the change for a forgery.
+CREATE FUNCTION event_log_redact(redacted bigint, new_payload bytea) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM set_config('calltrail.redacting', 'on', true);
+    UPDATE event_log SET payload = new_payload, codec = 0, salt = NULL WHERE position = redacted;
+    PERFORM set_config('calltrail.redacting', 'off', true);
+END $$;
+REVOKE ALL ON FUNCTION event_log_redact FROM PUBLIC;
+"""
+
 
 def upgrade() -> None:
-    for part in (CODECS, TREE, APPEND_ONLY, PARTITIONS):
+    for part in (CODECS, TREE, APPEND_ONLY, PARTITIONS, REDACTION):
         run_script(op.get_bind(), part)
     dictionary = first_dictionary().hex()
     run_script(

@@ -271,9 +271,9 @@ async def run_bench(server: URL, total: int, say: Callable[[str], None]) -> dict
         bench = Bench(database, log, say)
         say("warming up")
         await bench.warm_up()
-        count = min(50_000, max(5_000, total // 10))
         growth = []
         for stage in [size for size in (100_000, 1_000_000, 10_000_000) if size < total] + [total]:
+            count = min(50_000, max(2_000, stage // 25))
             await bench.fill(stage - count * ROUNDS * 2)
             say(f"appending at {stage:,} events")
             appending = await bench.measure_appending(count)

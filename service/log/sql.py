@@ -89,3 +89,5 @@ KEPT_CHECKPOINTS = "SELECT size, root, note FROM log_checkpoint ORDER BY size, s
 LAST_CHECKPOINT = "SELECT note FROM log_checkpoint ORDER BY size DESC, signed_at DESC LIMIT 1"
 
 KEEP_CHECKPOINT = "INSERT INTO log_checkpoint (size, root, note) VALUES ($1, $2, $3)"
+
+REDACT = "SELECT event_log_redact($1, $2)"

@@ -49,6 +49,15 @@ class Vandal:
             )
         )
 
+    async def has_changed_something(self) -> bool:
+        """Some edits undo one another: an event inserted, then the same one deleted."""
+        return bool(
+            await self.connection.fetchval(
+                "SELECT EXISTS ((TABLE event_log EXCEPT TABLE kept_event_log) UNION ALL "
+                "(TABLE kept_event_log EXCEPT TABLE event_log))"
+            )
+        )
+
     async def recompute(self, *, head: bool) -> None:
         """Make tiles, and maybe the head, from the rows, as the log itself would."""
         rows = await self.connection.fetch(
@@ -190,7 +199,8 @@ async def test_every_random_edit_is_found(
 ) -> None:
     """Alone, in combination, and with tiles or the whole tree made anew by somebody without the key."""
     draw = random.Random(rounds)
-    for number in range(rounds):
+    edited = 0
+    while edited < rounds:
         names = draw.sample(list(EDITS), draw.choice((1, 1, 2, 3)))
         places = draw.sample(range(1, SIZE), 2)
         await vandal.edit(*(EDITS[name][0].format(a=places[0], b=places[1]) for name in names))
@@ -199,8 +209,10 @@ async def test_every_random_edit_is_found(
                 await vandal.recompute(head=draw.random() < 0.5)
             except asyncpg.PostgresError:
                 await vandal.connection.execute("ROLLBACK")
-        report = await checked(database, keys)
-        assert not report.intact, (number, names, places)
+        if await vandal.has_changed_something():
+            edited += 1
+            report = await checked(database, keys)
+            assert not report.intact, (names, places)
         await vandal.undo()
     assert (await checked(database, keys)).intact
 
