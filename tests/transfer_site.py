@@ -149,6 +149,15 @@ class Site:
                     return
                 await self.log.watch.beyond(head)
 
+    async def opened(self, sessions: int) -> None:
+        """Wait until so many CometD sessions are open: what happens from then on is recorded."""
+        async with asyncio.timeout(FACT_S):
+            while True:
+                head = self.log.watch.next_position - 1
+                if len(await self.log.read(kinds=["SessionOpened"])) >= sessions:
+                    return
+                await self.log.watch.beyond(head)
+
     def executed(self, call_id: str) -> int:
         return len(self.simulator.truth.transfers_of(call_id))
 
@@ -207,11 +216,5 @@ async def open_site(
         http = await enter(aiohttp.ClientSession())
         site = Site(simulator, database, log, handler, settler, recorder, services, api, http)
         if recording:
-            async with asyncio.timeout(FACT_S):
-                await asyncio.gather(*(opened(agent) for agent in recorder.agents))
+            await site.opened(len(agents))
         yield site
-
-
-async def opened(agent: Any) -> None:
-    while agent.status != "open":  # noqa: ASYNC110 a recorder's status signals nothing
-        await asyncio.sleep(0.005)
