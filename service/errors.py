@@ -13,6 +13,7 @@
     │   ├── KeyReused                the Idempotency-Key was used for another request
     │   ├── KeyBusy                  the first request with this key is still running
     │   └── CallBusy                 another transfer of the same call is live
+    ├── CheckFailed                  what was to be checked is not as it should be
     ├── DatabaseError
     │   ├── DatabaseUnavailable      certainly not done; may be tried again
     │   ├── OutcomeUnknown           the answer was lost: may or may not be committed
@@ -131,6 +132,10 @@ class CallBusy(Conflict):
         )
         self.call_id = call_id
         self.transfer_id = transfer_id
+
+
+class CheckFailed(CalltrailError):
+    """A check was asked for, and the answer is no."""
 
 
 class DatabaseError(CalltrailError):

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from service import __version__
-from service.cli import demo, logs, reading, running
+from service.cli import demo, logs, projection_commands, reading, running
 from service.errors import BadInput, CalltrailError, DatabaseError, GwsError
 
 NO, WRONG, AWAY = 1, 2, 3
@@ -31,7 +31,8 @@ app.command()(running.simulate)
 app.command()(reading.calls)
 app.command()(reading.history)
 app.command()(reading.transfers)
-app.command()(running.rebuild)
+app.command()(projection_commands.rebuild)
+app.command()(projection_commands.projections)
 app.add_typer(transfer, name="transfer")
 transfer.command("send")(running.send)
 transfer.command("show")(reading.trail)

@@ -81,7 +81,9 @@ def parse_path(path: str) -> TileId | BundleId:
     width = int(match["width"] or TILE_WIDTH)
     named = BundleId(index, width) if level == "entries" else TileId(int(level), index, width)
     if named.path != path or width > TILE_WIDTH or index > LARGEST_SIZE:
-        raise Malformed("tile path", "has an index above 2^63 - 1 or with needless zeros, or a width above 255")
+        raise Malformed(
+            "tile path", "has an index above 2^63 - 1 or with needless zeros, or a width above 255"
+        )
     return named
 
 
