@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 db = typer.Typer(help="The database.", no_args_is_help=True)
 transfer = typer.Typer(help="One transfer: send it, or show its trail.", no_args_is_help=True)
+bench = typer.Typer(help="Measure how fast it is, on made-up data.", no_args_is_help=True)
 
 app.command()(demo.demo)
 app.command()(running.serve)
@@ -36,6 +37,8 @@ app.command()(projection_commands.projections)
 app.add_typer(transfer, name="transfer")
 transfer.command("send")(running.send)
 transfer.command("show")(reading.trail)
+app.add_typer(bench, name="bench")
+bench.command("projections")(projection_commands.bench_projections)
 app.add_typer(db, name="db")
 db.command("upgrade")(running.upgrade)
 

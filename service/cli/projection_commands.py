@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -18,8 +20,13 @@ from rich.text import Text
 
 from service.cli import show
 from service.cli.options import AsJson, DataDir, reading, run
+from service.config import load_settings
 from service.errors import BadConfig, CheckFailed
+from service.log import open_log
+from service.postgres import open_database
+from service.postgres.schema import upgrade
 from service.projections import Difference, Rebuilder, Report
+from service.projections.bench import bench
 
 
 class RateColumn(ProgressColumn):
@@ -165,5 +172,40 @@ def projections(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         if aside:
             show.print_table("Set aside", ("projection", "position", "reason"), aside)
             show.console.print("After a fix: calltrail rebuild --set-aside")
+
+    run(main())
+
+
+def bench_projections(
+    events: Annotated[int, typer.Option(min=1_000, help="How many events the log gets.")] = 2_000_000,
+    live: Annotated[int, typer.Option(min=10, help="Calls at a time.")] = 10_000,
+    seconds: Annotated[float, typer.Option(help="How long the lag is measured.")] = 20.0,
+    processes: Annotated[int | None, typer.Option(min=1, help="Of the rebuild.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure projections on a made-up log in a database of its own, which is deleted afterwards.
+
+    calltrail bench projections --events 200000
+    """
+
+    async def main() -> None:
+        with TemporaryDirectory(prefix="calltrail-bench-") as home:
+            settings = load_settings(data_dir=Path(home))
+            async with open_database(settings) as database:
+                await upgrade(database.url)
+                async with open_log(database, max_payload_bytes=settings.max_payload_bytes) as log:
+                    result = await bench(
+                        database,
+                        log,
+                        events=events,
+                        live=live,
+                        lag_seconds=seconds,
+                        processes=processes,
+                        say=(lambda _: None) if as_json else lambda line: show.console.print(f"{line} …"),
+                    )
+        if as_json:
+            show.print_json(result)
+        else:
+            show.print_table("Projections", ("", ""), result.items())
 
     run(main())

@@ -13,8 +13,11 @@ leg that it no longer names is over, at a time and for a cause that nobody knows
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -22,7 +25,8 @@ from service.events import CallsSnapshotTaken, NotificationReceived
 from service.gws import dialect
 from service.gws.answers import OK
 from service.gws.messages import Call
-from service.projections.projection import Key, Recorded, Row, Sweep, metadata
+from service.projections.notice import Notice, of_call
+from service.projections.projection import Key, Recorded, Row, Sweep, metadata, storable
 
 table = sa.Table(
     "call_state",
@@ -53,6 +57,10 @@ LIVE_LEG = "coalesce(state, '') NOT IN ('Released', 'Completed')"
 
 assert set(dialect.OVER) == {"Released", "Completed"}
 
+DESCRIBING = ("state", "conn_id", "call_type", "parent_call_id", "participants", "user_data")
+described_by = itemgetter(*DESCRIBING)
+described_and_told_by = itemgetter("agent", "phone_number", "doubt", *DESCRIBING)
+
 
 class CallState:
     """The fold behind `call_state`."""
@@ -70,11 +78,10 @@ class CallState:
     def keys(self, recorded: Recorded) -> tuple[Key, ...]:
         if isinstance(recorded.event, CallsSnapshotTaken):
             return tuple(dict.fromkeys(key for key, _ in snapshot_legs(recorded)))
-        notification = recorded.notification
-        call = notification.call if notification else None
-        if notification is None or call is None or call.id is None:
+        notice = recorded.notice
+        if notice is None:
             return ()
-        return ((call.id, recorded.stored(call.device or notification.phone_number or "unknown")),)
+        return ((notice.call_id, recorded.stored(notice.device or notice.number or "unknown")),)
 
     def sweep(self, recorded: Recorded) -> Sweep | None:
         event = recorded.event
@@ -86,20 +93,19 @@ class CallState:
         event = recorded.event
         if isinstance(event, CallsSnapshotTaken):
             return self._of_snapshot(key, row, event, recorded)
-        notification = recorded.notification
-        if notification is None or notification.call is None or not isinstance(event, NotificationReceived):
+        notice = recorded.notice
+        if notice is None or not isinstance(event, NotificationReceived):
             return row
-        occurred_at = notification.occurred_at
-        described = describe(notification.call, recorded)
-        described["agent"] = event.agent
-        described["phone_number"] = recorded.stored(notification.phone_number)
-        described["doubt"] = None
+        if not recorded.clean:
+            notice = clean(notice)
+        described = describe(notice)
+        occurred_at = None if notice.millis is None else moment(notice.millis)
         if row is not None:
-            if all(row[name] == value for name, value in described.items()):
+            if described_and_told_by(row) == (event.agent, notice.number, None, *described):
                 return row  # said twice
             known = row["occurred_at"]
             overtaken = row["session"] != event.session and occurred_at and known and occurred_at < known
-            if overtaken and described["state"] not in dialect.OVER:
+            if overtaken and notice.state not in dialect.OVER:
                 return row  # another session had it earlier and told it later
         return {
             "call_id": key[0],
@@ -107,7 +113,15 @@ class CallState:
             "from_at": recorded.recorded_at,
             "occurred_at": occurred_at,
             "session": event.session,
-            **described,
+            "agent": event.agent,
+            "phone_number": notice.number,
+            "doubt": None,
+            "state": notice.state,
+            "conn_id": notice.conn_id,
+            "call_type": notice.call_type,
+            "parent_call_id": notice.parent_call_id,
+            "participants": notice.participants,
+            "user_data": notice.user_data,
         }
 
     def _of_snapshot(
@@ -122,30 +136,48 @@ class CallState:
             "occurred_at": None,
             "session": event.session,
         }
-        for known, call in snapshot_legs(recorded):
-            if known == key:
-                described = describe(call, recorded)
-                if row is not None and all(row[name] == value for name, value in described.items()):
+        for named, notice in snapshot_legs(recorded):
+            if named == key:
+                described = describe(clean(notice))
+                if row is not None and described_by(row) == described:
                     return row
-                number = row["phone_number"] if row is not None else None
-                return {**base, **described, "agent": event.agent, "phone_number": number, "doubt": None}
+                return {
+                    **base,
+                    "agent": event.agent,
+                    "phone_number": row["phone_number"] if row is not None else None,
+                    "doubt": None,
+                    **dict(zip(DESCRIBING, described, strict=True)),
+                }
         if row is None or row["state"] in dialect.OVER:
             return row
         return {**row, **base, "state": dialect.RELEASED, "doubt": GONE}
 
 
-def describe(call: Call, recorded: Recorded) -> dict[str, Any]:
-    """What a call resource says of a leg."""
-    stored = recorded.stored
-    parent = call.document.get("parentCallUri")
-    return {
-        "state": stored(call.state),
-        "conn_id": stored(call.conn_id),
-        "call_type": stored(call.call_type),
-        "parent_call_id": stored(parent.rstrip("/").rpartition("/")[2]) if isinstance(parent, str) else None,
-        "participants": stored(list(call.participants)),
-        "user_data": stored(call.user_data),
-    }
+def describe(notice: Notice) -> tuple[Any, ...]:
+    """What a notice says of a leg, in the order of DESCRIBING."""
+    return (
+        notice.state,
+        notice.conn_id,
+        notice.call_type,
+        notice.parent_call_id,
+        notice.participants,
+        notice.user_data,
+    )
+
+
+def clean(notice: Notice) -> Notice:
+    """A notice as Postgres takes it."""
+    return msgspec.structs.replace(
+        notice, **{name: storable(value) for name, value in msgspec.structs.asdict(notice).items()}
+    )
+
+
+def moment(millis: int) -> datetime | None:
+    """A time from milliseconds since 1970; None for one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(millis / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def snapshot_calls(recorded: Recorded) -> list[Any] | None:
@@ -155,9 +187,9 @@ def snapshot_calls(recorded: Recorded) -> list[Any] | None:
     return calls if document.get("statusCode") == OK and isinstance(calls, list) else None
 
 
-def snapshot_legs(recorded: Recorded) -> Iterator[tuple[Key, Call]]:
+def snapshot_legs(recorded: Recorded) -> Iterator[tuple[Key, Notice]]:
     """The legs that a snapshot names."""
     for resource in snapshot_calls(recorded) or ():
         call = Call(resource) if isinstance(resource, dict) else None
         if call is not None and call.id is not None:
-            yield (call.id, recorded.stored(call.device or "unknown")), call
+            yield (call.id, storable(call.device or "unknown")), of_call(call)

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 BATCH = 1_000  # events a transaction
 BEAT_S = 5.0
 LEADER_LOCK = 7_232_501_145  # of our own choosing
-ASK_AGAIN_S = 0.02
+ASK_AGAIN_S = 0.005
 
 REFUSALS = (
     asyncpg.DataError,

@@ -145,6 +145,12 @@ class Folder:
         self._ages.put(key, held)
         self._unwritten[key] = held
 
+    async def spill(self, connection: Connection) -> None:
+        """Write what cannot change any more."""
+        rows, self._rows = self._rows, []
+        if rows:
+            await self._table.copy(connection, rows)
+
     async def flush(self, connection: Connection) -> None:
         """Write all changes."""
         table = self._table

@@ -15,23 +15,32 @@ import msgspec
 import sqlalchemy as sa
 
 from service.events import Event, decode
-from service.gws import Notification
 from service.gws.answers import parse_object
 from service.log import StoredEvent
+from service.projections.notice import Notice, read_notice
 
 metadata = sa.MetaData()
 
 Key = tuple[Any, ...]
 Row = Mapping[str, Any]
 
-_parse_json = msgspec.json.Decoder().decode
 _UNREAD: Any = object()
 
 
 class Recorded:
     """An event as a fold sees it. Its body is parsed once, for all projections, when first asked for."""
 
-    __slots__ = ("_document", "body", "clean", "event", "event_id", "position", "recorded_at", "stream")
+    __slots__ = (
+        "_document",
+        "_notice",
+        "body",
+        "clean",
+        "event",
+        "event_id",
+        "position",
+        "recorded_at",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -52,6 +61,7 @@ class Recorded:
         self.clean = b"\\u" not in body
         """Whether no string in the body can hold what Postgres does not take (only escapes could)."""
         self._document: dict[str, Any] | None = _UNREAD
+        self._notice: Notice | None = _UNREAD
 
     @classmethod
     def of(cls, stored: StoredEvent) -> Recorded | None:
@@ -73,19 +83,15 @@ class Recorded:
     def document(self) -> dict[str, Any] | None:
         """The body as a JSON object; None if it is none."""
         if self._document is _UNREAD:
-            self._document = read_object(self.body)
+            self._document = parse_object(self.body)
         return self._document
 
     @property
-    def notification(self) -> Notification | None:
-        """The body as a notification; None if it is none (see `Notification.parse`)."""
-        document = self.document
-        if document is None:
-            return None
-        channel, data = document.get("channel"), document.get("data")
-        if not isinstance(data, dict):
-            return None
-        return Notification(channel if isinstance(channel, str) else None, data)
+    def notice(self) -> Notice | None:
+        """The call that the body, a notification, tells of; None if it tells of none."""
+        if self._notice is _UNREAD:
+            self._notice = read_notice(self.body)
+        return self._notice
 
     def stored(self, value: Any) -> Any:
         """A value of the body as Postgres takes it."""
@@ -140,15 +146,6 @@ class Sweep(msgspec.Struct, frozen=True):
 
     where: str
     value: str
-
-
-def read_object(body: bytes) -> dict[str, Any] | None:
-    """`parse_object`, by a faster parser where the text is strictly JSON."""
-    try:
-        document = _parse_json(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return parse_object(body)
-    return document if isinstance(document, dict) else None
 
 
 def storable(value: Any) -> Any:

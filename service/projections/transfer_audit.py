@@ -19,7 +19,6 @@ from service.events import (
     TransferRejected,
     TransferRequested,
 )
-from service.gws.answers import parse_object
 from service.projections.projection import Key, Recorded, Row, Sweep, metadata, storable
 
 table = sa.Table(
@@ -100,7 +99,7 @@ class TransferAudit:
         }
 
     def _requested(self, event: TransferRequested, recorded: Recorded) -> Row:
-        command = parse_object(recorded.body) or {}
+        command = recorded.document or {}
         user_data = command.get("userData")
         user_data = user_data if isinstance(user_data, dict) else {}
         reason, location = user_data.get(self.reason_key), command.get("location")

@@ -9,6 +9,7 @@ be killed at any moment and started again.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from service.projections.projection import Projection
 from service.projections.tables import Connection, teach_json
 
 PAGE = 5_000  # events a query
-FLUSH = 50_000  # events of the whole log between two checkpoints, about
+FLUSH = 200_000  # events of the whole log between two checkpoints, about
 SHARED_OUT = ("call", "transfer")
 """Streams that belong to one call each."""
 
@@ -149,6 +150,7 @@ class Share:
                 batch, unread = read_page(events)
                 for folder in self._folders:
                     await folder.fold(self._connection, batch)
+                    await folder.spill(self._connection)
                     folder.set_aside += concerning(unread, folder.projection)
                 if upto - self.reached >= FLUSH or upto == self._task.upto:
                     break
@@ -244,6 +246,7 @@ def main() -> None:
     """Do the task in the first line of standard input."""
     task = msgspec.json.decode(sys.stdin.readline(), type=Task)
     threading.Thread(target=end_with_input, daemon=True).start()
+    gc.disable()  # folding makes no cycles, and searching millions of rows for some costs more than folding
     with suppress(ModuleNotFoundError):  # uvloop is not made for Windows
         import uvloop
 
