@@ -86,6 +86,21 @@ CREATE TABLE coverage (
     PRIMARY KEY (generation, agent)
 ) PARTITION BY LIST (generation);
 COMMENT ON TABLE coverage IS 'Per agent, the spans in which the record is complete, doubtful or missing';
+
+CREATE TABLE observed_transfer (
+    generation    integer NOT NULL,
+    call_id       text    NOT NULL,
+    conn_id       text,
+    transfers     jsonb   NOT NULL,
+    legs          jsonb   NOT NULL,
+    commanded     jsonb   NOT NULL,
+    dispatched    jsonb   NOT NULL,
+    last_position bigint  NOT NULL,
+    PRIMARY KEY (generation, call_id)
+) PARTITION BY LIST (generation);
+CREATE INDEX observed_transfer_found ON observed_transfer (last_position) WHERE transfers <> '[]';
+COMMENT ON TABLE observed_transfer IS 'Per call, the transfers that were not commanded but observed';
+COMMENT ON COLUMN observed_transfer.legs IS 'What the rules need to know of the call''s legs';
 """
 
 

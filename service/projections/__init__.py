@@ -5,6 +5,7 @@ from service.projections.catalogue import catalogue
 from service.projections.compare import Difference
 from service.projections.coverage import Coverage
 from service.projections.engine import Engine
+from service.projections.observed_transfer import ObservedTransfer
 from service.projections.projection import Projection
 from service.projections.queries import Queries, TransferFilter, calls_of
 from service.projections.rebuild import Rebuilder, Report
@@ -15,6 +16,7 @@ __all__ = [
     "Coverage",
     "Difference",
     "Engine",
+    "ObservedTransfer",
     "Projection",
     "Queries",
     "Rebuilder",

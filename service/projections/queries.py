@@ -30,10 +30,23 @@ _SELECT_LEGS = (
     f"SELECT {', '.join(LEG_COLUMNS)} FROM call_state "  # noqa: S608 constants
     f"WHERE generation = {live_generation('call_state')}"
 )
-_SELECT_TRANSFERS = (
-    f"SELECT {', '.join(AUDIT_COLUMNS)} FROM transfer_audit "  # noqa: S608 constants
-    f"WHERE generation = {live_generation('transfer_audit')}"
-)
+_SELECT_TRANSFERS = f"""
+SELECT * FROM (
+    SELECT {", ".join(AUDIT_COLUMNS)}, NULL::text AS operation, false AS recalled FROM transfer_audit
+    WHERE generation = {live_generation("transfer_audit")}
+    UNION ALL
+    SELECT t.transfer_id, o.call_id, o.conn_id, t.agent, NULL, 'observed', t.destination, NULL, t.reason,
+           t.user_data, CASE WHEN t.recalled THEN 'recalled' ELSE 'observed' END, t.grade, NULL,
+           CASE WHEN t.destination IS NULL THEN 'the destination is not in the record' END,
+           t.at, NULL, NULL, t.at, '[]', t.evidence, (t.evidence ->> 0)::bigint, (t.evidence ->> -1)::bigint,
+           t.operation, t.recalled
+    FROM observed_transfer o CROSS JOIN LATERAL jsonb_to_recordset(o.transfers) AS t (
+        transfer_id uuid, agent text, destination text, operation text, grade text, reason text,
+        user_data jsonb, recalled boolean, at timestamptz, evidence jsonb)
+    WHERE o.generation = {live_generation("observed_transfer")} AND o.transfers <> '[]'
+) AS transfers WHERE true
+"""  # noqa: S608 constants
+"""Transfers commanded through us, and those only observed (door "observed"), in one form."""
 
 LIVE_NOW = f"{_SELECT_LEGS} AND to_position IS NULL AND {call_state.LIVE_LEG}"
 LIVE_AT = f"""
