@@ -12,6 +12,7 @@ from service.api.calls import calls_router
 from service.api.drop_in import drop_in
 from service.api.events import events_router
 from service.api.projections import projections_router
+from service.api.replay import replay_router
 from service.api.services import Services
 from service.api.transfers import transfers_router
 
@@ -23,7 +24,7 @@ def create_api(services: Services) -> FastAPI:
     app = FastAPI(title="calltrail", version=__version__, docs_url=None, redoc_url=None)
     problems.install(app)
     app.include_router(drop_in(services.handler, services.agents, services.settings.max_request_bytes))
-    for router in (calls_router, transfers_router, events_router, projections_router):
+    for router in (calls_router, transfers_router, events_router, projections_router, replay_router):
         app.include_router(router(services))
 
     @app.get("/healthz", tags=["service"], summary="Whether the service can do its work")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from service import __version__
-from service.cli import demo, logs, projection_commands, reading, running
+from service.cli import demo, logs, projection_commands, reading, replay_commands, running
 from service.errors import BadInput, CalltrailError, DatabaseError, GwsError
 
 NO, WRONG, AWAY = 1, 2, 3
@@ -34,6 +34,8 @@ app.command()(reading.history)
 app.command()(reading.transfers)
 app.command()(projection_commands.rebuild)
 app.command()(projection_commands.projections)
+app.command()(replay_commands.replay)
+app.command()(replay_commands.diff)
 app.add_typer(transfer, name="transfer")
 transfer.command("send")(running.send)
 transfer.command("show")(reading.trail)

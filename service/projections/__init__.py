@@ -9,6 +9,7 @@ from service.projections.observed_transfer import ObservedTransfer
 from service.projections.projection import Projection
 from service.projections.queries import Queries, TransferFilter, calls_of
 from service.projections.rebuild import Rebuilder, Report
+from service.projections.story import Step, call_story, difference_between, in_tempo
 from service.projections.transfer_audit import TransferAudit
 
 __all__ = [
@@ -21,8 +22,12 @@ __all__ = [
     "Queries",
     "Rebuilder",
     "Report",
+    "Step",
     "TransferAudit",
     "TransferFilter",
+    "call_story",
     "calls_of",
     "catalogue",
+    "difference_between",
+    "in_tempo",
 ]

@@ -94,6 +94,11 @@ class Queries:
         statement, arguments = legs_query(as_of, call_id, agent, include_over=include_over)
         return sorted(await self._rows(statement, *arguments), key=lambda row: row["from_position"])
 
+    async def positions_of(self, call_id: str) -> list[int]:
+        """The positions at which a leg of this call came to be in another state."""
+        rows = await self._rows(f"{_SELECT_LEGS} AND call_id = $1 ORDER BY from_position", call_id)
+        return [row["from_position"] for row in rows]
+
     async def transfers(self, wanted: TransferFilter, *, limit: int = 100) -> list[dict[str, Any]]:
         """Transfers, newest first."""
         statement, arguments = _SELECT_TRANSFERS, list[Any]()
