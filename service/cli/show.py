@@ -113,8 +113,9 @@ def print_trail(transfer: Mapping[str, Any]) -> None:
 
 
 def print_events(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    columns = ("position", "recorded at", "kind", "what")
-    print_table(title, columns, ((r["position"], r["recorded_at"], r["kind"], gist(r)) for r in rows))
+    columns = ("position", "recorded at", "kind", "what", "changed")
+    cells = ((r["position"], r["recorded_at"], r["kind"], gist(r), r.get("changed_text")) for r in rows)
+    print_table(title, columns, cells)
 
 
 def gist(event: Mapping[str, Any]) -> str:

@@ -51,6 +51,7 @@ table = sa.Table(
     sa.Column("doubt", sa.Text),
 )
 
+SNAPSHOT = CallsSnapshotTaken.kind()
 GONE = "gone from GWS after a gap: ended, time and cause unknown"
 LIVE_LEG = "coalesce(state, '') NOT IN ('Released', 'Completed')"
 """SQL for a leg that is not over."""
@@ -70,18 +71,21 @@ class CallState:
     key = ("call_id", "device")
     versioned = True
     kinds = frozenset({NotificationReceived.kind(), CallsSnapshotTaken.kind()})
+    by_call = True
+    sweeping = frozenset({CallsSnapshotTaken.kind()})
     early_indexes = (
         "(call_id, device) WHERE to_position IS NULL",
         f"(agent) WHERE to_position IS NULL AND {LIVE_LEG}",
     )
 
     def keys(self, recorded: Recorded) -> tuple[Key, ...]:
-        if isinstance(recorded.event, CallsSnapshotTaken):
+        if recorded.kind == SNAPSHOT:
             return tuple(dict.fromkeys(key for key, _ in snapshot_legs(recorded)))
         notice = recorded.notice
         if notice is None:
             return ()
-        return ((notice.call_id, recorded.stored(notice.device or notice.number or "unknown")),)
+        device = notice.device or notice.number or "unknown"
+        return ((notice.call_id, device if recorded.clean else storable(device)),)
 
     def sweep(self, recorded: Recorded) -> Sweep | None:
         event = recorded.event

@@ -38,6 +38,8 @@ class Coverage:
     key = ("agent",)
     versioned = False
     kinds = frozenset(kind.kind() for kind in SESSIONS)
+    by_call = True
+    sweeping = frozenset[str]()
     early_indexes = ("(agent)",)
 
     def keys(self, recorded: Recorded) -> tuple[Key, ...]:

@@ -23,8 +23,9 @@ from service.loops import Loop
 from service.postgres import Database, database_errors
 from service.projections import sql
 from service.projections.folding import Folder, SetAside
+from service.projections.memory import search_for_cycles_seldom
 from service.projections.projection import Projection, Recorded
-from service.projections.tables import Connection, ProjectionTable, teach_json
+from service.projections.tables import Connection, ProjectionTable, prepare
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +60,10 @@ class Engine:
     async def _run(self, loop: Loop) -> None:
         connection = await self._database.connect()
         self._folders.clear()
+        search_for_cycles_seldom()
         try:
             with database_errors():
-                await teach_json(connection)
+                await prepare(connection)
                 await connection.execute("SELECT pg_advisory_lock($1)", LEADER_LOCK, timeout=None)
                 await enter(connection, list(self.projections.values()))
                 while True:

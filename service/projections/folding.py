@@ -67,18 +67,20 @@ class Folder:
 
     async def fold(self, connection: Connection, batch: Sequence[Recorded]) -> None:
         """Fold `batch`, which follows what was folded before. An event that a fold refuses is set aside."""
-        projection = self.projection
-        kinds = projection.kinds
+        projection, owns = self.projection, self._owns
+        kinds, sweeping, keys_of = projection.kinds, projection.sweeping, projection.keys
         concerned: list[tuple[Recorded, tuple[Key, ...]]] = []
         for recorded in batch:
-            if type(recorded.event).__name__ not in kinds:
+            if recorded.kind not in kinds:
                 continue
             try:
-                keys = self._ours(recorded, projection.keys(recorded))
-                sweep = projection.sweep(recorded)
+                keys = keys_of(recorded)
+                sweep = projection.sweep(recorded) if recorded.kind in sweeping else None
             except Exception as error:  # noqa: BLE001 whatever a fold raises, the others go on
                 self._refuse(recorded, error)
                 continue
+            if owns is not None:
+                keys = self._ours(recorded, keys)
             if sweep is not None:
                 await self._fold_concerned(connection, concerned)
                 concerned = []
@@ -95,8 +97,8 @@ class Folder:
         await self._recall(connection, {key for _, keys in concerned for key in keys})
         fold, held_of, change = self.projection.fold, self._ages.get, self._change
         for recorded, keys in concerned:
+            changed: list[tuple[Key, Held | None, Row]] = []
             try:
-                changed = []
                 for key in keys:
                     held = held_of(key)
                     before = held.row if held is not None else None

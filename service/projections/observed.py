@@ -17,6 +17,10 @@ from service.projections.notice import Notice
 
 NAMESPACE = UUID("6f1c1c0e-6a2b-5c49-9a53-7d2b1f0c8e11")  # of our own choosing
 
+TALKING, OVER = "talking", "over"
+PHASES = dict.fromkeys(dialect.TALKING, TALKING) | dict.fromkeys(dialect.OVER, OVER)
+"""What the rules tell apart; any other state is a phase of its own."""
+
 Leg = dict[str, Any]
 State = dict[str, Any]
 
@@ -62,52 +66,55 @@ def observe(
     device = notice.device or notice.number or "unknown"
     legs: dict[str, Leg] = state["legs"]
     before = legs.get(device)
-    if before is not None and is_stale(before, notice, moment):
-        return state
+    phase = PHASES.get(notice.state or "", notice.state)
+    reason = notice.user_data.get(reason_key)
+    if before is not None:
+        if (
+            before["phase"] == phase
+            and before["with"] == notice.participants
+            and before["reason"] == reason
+            and before["consulting"] == (before["consulting"] if phase == OVER else notice.may_complete)
+        ):
+            return state
+        if is_stale(before, phase, moment):
+            return state
+    begins_anew = before is None or (before["phase"] == OVER and phase != OVER)
     leg: Leg = {
         "number": notice.number,
         "agent": agent,
-        "state": notice.state,
+        "phase": phase,
         "with": notice.participants,
-        "keys": sorted(notice.user_data),
-        "reason": notice.user_data.get(reason_key),
+        "reason": reason,
         "consulting": notice.may_complete,
-        "talked": notice.state in dialect.TALKING or (before is not None and before["talked"]),
+        "talked": phase == TALKING,
         "millis": moment.millis,
         "position": moment.position,
         "gone_to": None,
     }
-    begins_anew = before is None or (before["state"] in dialect.OVER and notice.state not in dialect.OVER)
-    if begins_anew:
-        leg["talked"] = notice.state in dialect.TALKING
-    elif before is not None:
-        if {name: before[name] for name in TELLING} == {name: leg[name] for name in TELLING}:
-            return state
+    if before is not None and not begins_anew:
+        leg["talked"] = leg["talked"] or before["talked"]
         leg["gone_to"] = before["gone_to"]
-        if notice.state in dialect.OVER:
+        if phase == OVER:
             leg["consulting"] = before["consulting"]  # says nothing of it any more
     state = {**state, "legs": {**legs, device: leg}, "conn_id": notice.conn_id or state["conn_id"]}
     if notice.call_type == "Consult":
         return state
     context = Context(state, call_id, device, notice, moment, reason_key=reason_key)
-    if begins_anew and notice.state not in dialect.OVER:
+    if begins_anew and phase != OVER:
         return context.arrival()
-    if before is not None and notice.state in dialect.OVER and before["state"] not in dialect.OVER:
+    if before is not None and phase == OVER and before["phase"] != OVER:
         return context.departure(before)
     if before is not None and before["with"] != leg["with"]:
         return context.exchange(before)
     return state
 
 
-TELLING = ("number", "agent", "state", "with", "keys", "reason", "consulting")
-
-
-def is_stale(before: Leg, notice: Notice, moment: Moment) -> bool:
+def is_stale(before: Leg, phase: str | None, moment: Moment) -> bool:
     """Whether another session tells late what this leg has left behind already."""
     known = before["millis"]
     return (
-        before["state"] in dialect.OVER
-        and notice.state not in dialect.OVER
+        before["phase"] == OVER
+        and phase != OVER
         and known is not None
         and moment.millis is not None
         and moment.millis <= known

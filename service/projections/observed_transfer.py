@@ -55,6 +55,8 @@ class ObservedTransfer:
             TransferFailed,
         )
     )
+    by_call = True
+    sweeping = frozenset[str]()
     early_indexes = ("(call_id)",)
 
     def __init__(self, reason_key: str = "TransferReason") -> None:

@@ -37,6 +37,7 @@ class Recorded:
         "clean",
         "event",
         "event_id",
+        "kind",
         "position",
         "recorded_at",
         "stream",
@@ -55,6 +56,7 @@ class Recorded:
         self.position = position
         self.recorded_at = recorded_at
         self.event = event
+        self.kind = type(event).__name__
         self.body = body
         self.stream = stream
         self.event_id = event_id
@@ -108,6 +110,10 @@ class Projection(Protocol):
 
     `early_indexes` are those that the engine needs while it builds a generation ("(a, b) WHERE …"); all
     others are made when it is built. The first finds the current row of a key.
+
+    `by_call`: no row rests on the streams of several calls. Then several processes can rebuild it: an event
+    of a stream `call-…` or `transfer-…` is folded by the one that has this call; any other event is seen by
+    all, and each folds the keys whose first part falls to it.
     """
 
     @property
@@ -121,18 +127,17 @@ class Projection(Protocol):
     @property
     def kinds(self) -> frozenset[str]: ...
     @property
+    def by_call(self) -> bool: ...
+    @property
+    def sweeping(self) -> frozenset[str]: ...
+    @property
     def early_indexes(self) -> tuple[str, ...]: ...
 
     def keys(self, recorded: Recorded) -> tuple[Key, ...]:
-        """The keys of the rows that the event may change, each once.
-
-        In a parallel rebuild an event of a stream `call-…` or `transfer-…` is folded by the one process that
-        has this call. Any other event is seen by every process, and each folds the keys whose first part
-        falls to it.
-        """
+        """The keys of the rows that the event may change, each once."""
 
     def sweep(self, recorded: Recorded) -> Sweep | None:
-        """Which current rows, beside `keys`, the event may change, where that depends on the rows."""
+        """Which current rows, beside `keys`, an event of a kind in `sweeping` may change."""
 
     def fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:
         """The row of `key` after the event; `row` itself if the event changes nothing.

@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
+import asyncpg
 import msgspec
 
 from service.errors import CalltrailError, Conflict, DatabaseError
@@ -29,7 +30,7 @@ from service.projections.compare import Difference, differences
 from service.projections.engine import BATCH, concerning, enter, read_page, set_aside
 from service.projections.folding import Folder
 from service.projections.projection import Projection
-from service.projections.tables import Connection, ProjectionTable, teach_json
+from service.projections.tables import Connection, ProjectionTable, prepare, teach_json
 from service.projections.worker import Task, build, find_projections
 
 REBUILD_LOCK = 7_232_501_146
@@ -89,6 +90,7 @@ class Rebuilder:
             generations = dict(tasks[0].generations)
             report = Report(generations, events=tasks[0].upto + 1, shares=len(tasks), resumed=resumed)
             await self._build(tasks, projections, progress)
+            projections = await self._not_live(projections, generations)
             for projection in projections:
                 await self._finish(connection, projection, generations[projection.name], tasks[0].upto)
                 if check:
@@ -120,7 +122,7 @@ class Rebuilder:
             with database_errors():
                 if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", REBUILD_LOCK):
                     raise Conflict("another rebuild is running. Wait until it has ended, or end it")
-                await teach_json(connection)
+                await prepare(connection)
                 yield connection
         finally:
             connection.terminate()
@@ -144,7 +146,9 @@ class Rebuilder:
                 for row in rows
             ], True
         upto = await self._log.next_position() - 1
-        shares = 1 if upto < ONE_PROCESS and self._shares is None else self._shares or os.cpu_count() or 1
+        shares = self._shares or (1 if upto < ONE_PROCESS else os.cpu_count() or 1)
+        if not all(projection.by_call for projection in projections):
+            shares = 1
         rebuild = uuid4()
         async with connection.transaction():
             generations = {
@@ -158,6 +162,16 @@ class Rebuilder:
         return [
             Task(rebuild, tuple(what), generations, share, shares, -1, upto) for share in range(shares)
         ], False
+
+    async def _not_live(
+        self, projections: Sequence[Projection], generations: Mapping[str, int]
+    ) -> list[Projection]:
+        """Those whose new generation is not live yet: a rebuild may have been cut off among its swaps."""
+        live = {row["name"]: row["generation"] for row in await self._live(projections)}
+        return [one for one in projections if live[one.name] != generations[one.name]]
+
+    async def _live(self, projections: Sequence[Projection]) -> list[asyncpg.Record]:
+        return await self._database.pool.fetch(sql.LIVE, [projection.name for projection in projections])
 
     async def _build(
         self, tasks: Sequence[Task], projections: Sequence[Projection], progress: Progress
@@ -198,8 +212,7 @@ class Rebuilder:
         await self._catch_up(connection, projection, generation, await self._live_position(projection))
 
     async def _live_position(self, projection: Projection) -> int:
-        rows = await self._database.pool.fetch(sql.LIVE, [projection.name])
-        position: int = rows[0]["position"]
+        position: int = (await self._live([projection]))[0]["position"]
         return position
 
     async def _catch_up(

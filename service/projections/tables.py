@@ -25,7 +25,7 @@ _decode_json = msgspec.json.decode
 
 
 async def teach_json(connection: Connection) -> None:
-    """Let `connection` read and write jsonb as plain values, in COPY too (its wire form: a 1, then text)."""
+    """Let `connection` read and write jsonb as plain values, in COPY too (on the wire: a 1, then text)."""
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",
@@ -33,6 +33,18 @@ async def teach_json(connection: Connection) -> None:
         encoder=lambda value: b"\1" + _encode_json(value),
         decoder=lambda raw: _decode_json(raw[1:]),
     )
+
+
+async def prepare(connection: Connection) -> None:
+    """Make `connection` fit for folding: jsonb as plain values, and rows found by index from the first.
+
+    A generation grows while plans that were made for an empty table are kept.
+    """
+    await teach_json(connection)
+    await connection.execute(
+        "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+    )
+    await connection.execute("SET jit = off")
 
 
 class ProjectionTable:
@@ -59,13 +71,22 @@ class ProjectionTable:
         since = "t.from_position" if self._versioned else "0::bigint"
         still = " AND t.to_position IS NULL" if self._versioned else ""
         after = len(self._key) + 1
-        self._current = f"SELECT {since}, {shown} FROM {wanted} JOIN {self.name} t ON {same}{still}"  # noqa: S608 ours
+        # OFFSET 0 keeps the planner from turning the look-ups by index around, whatever it thinks of sizes.
+        found = (
+            f"{wanted} CROSS JOIN LATERAL (SELECT t.*, t.ctid AS place FROM {self.name} t "  # noqa: S608 ours
+            f"WHERE {same}{still} OFFSET 0) AS t"
+        )
+        self._current = f"SELECT {since}, {shown} FROM {found}"  # noqa: S608 ours
         self._sweep = f"SELECT {', '.join(self._key)} FROM {self.name} t WHERE true{still} AND "  # noqa: S608 ours
-        self._delete = f"DELETE FROM {self.name} t USING {wanted} WHERE {same}"  # noqa: S608 ours
+        self._delete = f"DELETE FROM {self.name} WHERE ctid = ANY (ARRAY(SELECT place FROM {found}))"  # noqa: S608 ours
         self._close = (
-            f"UPDATE {self.name} t SET to_position = k.upto, node = k.node "  # noqa: S608 ours
+            f"UPDATE {self.name} AS u SET to_position = c.upto, node = c.node FROM ("  # noqa: S608 ours
+            f"SELECT t.place, k.upto, k.node "
             f"FROM unnest({arrays}, ${after}::bigint[], ${after + 1}::bigint[]) "
-            f"AS k ({', '.join(self._key)}, upto, node) WHERE {same} AND t.to_position IS NULL"
+            f"AS k ({', '.join(self._key)}, upto, node) "
+            f"CROSS JOIN LATERAL (SELECT t.ctid AS place FROM {self.name} t "
+            f"WHERE {same} AND t.to_position IS NULL OFFSET 0) AS t) AS c "
+            "WHERE u.ctid = c.place"
         )
 
     # Rows

@@ -69,6 +69,8 @@ class TransferAudit:
     key = ("transfer_id",)
     versioned = False
     kinds = frozenset(kind.kind() for kind in OUTCOMES)
+    by_call = True
+    sweeping = frozenset[str]()
     early_indexes = ("(transfer_id)",)
 
     def __init__(self, reason_key: str = "TransferReason") -> None:

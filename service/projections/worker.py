@@ -12,8 +12,8 @@ import asyncio
 import gc
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from os import _exit
 from uuid import UUID
@@ -28,7 +28,7 @@ from service.projections.catalogue import catalogue
 from service.projections.engine import REFUSALS, concerning, describe_fault, read_page, set_aside
 from service.projections.folding import Folder, SetAside
 from service.projections.projection import Projection
-from service.projections.tables import Connection, teach_json
+from service.projections.tables import Connection, prepare
 
 PAGE = 5_000  # events a query
 FLUSH = 200_000  # events of the whole log between two checkpoints, about
@@ -90,11 +90,24 @@ async def build(
     connection = await database.connect()
     try:
         with database_errors():
-            await teach_json(connection)
+            await prepare(connection)
             await connection.execute("SELECT pg_advisory_lock($1)", lock_of(task), timeout=None)
-            await Share(connection, log, task, projections, progress).run()
+            with no_searching_for_cycles():
+                await Share(connection, log, task, projections, progress).run()
     finally:
         connection.terminate()
+
+
+@contextmanager
+def no_searching_for_cycles() -> Iterator[None]:
+    """Folding makes no cycles, and looking for some among a hundred thousand rows costs more than folding."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def lock_of(task: Task) -> int:
@@ -246,7 +259,6 @@ def main() -> None:
     """Do the task in the first line of standard input."""
     task = msgspec.json.decode(sys.stdin.readline(), type=Task)
     threading.Thread(target=end_with_input, daemon=True).start()
-    gc.disable()  # folding makes no cycles, and searching millions of rows for some costs more than folding
     with suppress(ModuleNotFoundError):  # uvloop is not made for Windows
         import uvloop
 

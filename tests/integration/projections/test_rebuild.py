@@ -169,6 +169,30 @@ async def test_a_rebuild_that_was_cut_off_goes_on_where_it_was(
     assert report.swapped
 
 
+async def test_a_rebuild_cut_off_between_two_swaps_swaps_the_rest(
+    database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(log, 300)
+    await folded(database, log)
+    swap = Rebuilder._swap
+
+    async def cut(self: Rebuilder, connection: Any, projection: Any, generation: int) -> None:
+        if projection.name == "coverage":
+            raise Conflict("cut")
+        await swap(self, connection, projection, generation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rebuilder, "_swap", cut)
+        with pytest.raises(Conflict):
+            await Rebuilder(database, log).rebuild(ALL)
+    await append(log, 100, seed=2)
+    await folded(database, log)
+    assert (await Rebuilder(database, log).rebuild(ALL)).resumed
+    live = await database.pool.fetch("SELECT DISTINCT generation FROM projection WHERE live")
+    assert [row[0] for row in live] == [2]
+    assert (await Rebuilder(database, log).rebuild(ALL, check=True)).different == SAME
+
+
 async def test_only_one_rebuild_runs_at_a_time(database: Database, log: EventLog) -> None:
     await append(log, 10)
     other = await database.connect()
