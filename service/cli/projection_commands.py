@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -27,6 +29,8 @@ from service.postgres import open_database
 from service.postgres.schema import upgrade
 from service.projections import Difference, Rebuilder, Report
 from service.projections.bench import bench
+
+STOPPING_S = 30.0
 
 
 class RateColumn(ProgressColumn):
@@ -189,7 +193,7 @@ def bench_projections(
     """
 
     async def main() -> None:
-        with TemporaryDirectory(prefix="calltrail-bench-") as home:
+        with TemporaryDirectory(prefix="calltrail-projections-", ignore_cleanup_errors=True) as home:
             settings = load_settings(data_dir=Path(home))
             async with open_database(settings) as database:
                 await upgrade(database.url)
@@ -203,9 +207,18 @@ def bench_projections(
                         processes=processes,
                         say=(lambda _: None) if as_json else lambda line: show.console.print(f"{line} …"),
                     )
-        if as_json:
-            show.print_json(result)
-        else:
-            show.print_table("Projections", ("", ""), result.items())
+            if as_json:
+                show.print_json(result)
+            else:
+                show.print_table("Projections", ("", ""), result.items())
+            await stopped(Path(home))
 
     run(main())
+
+
+async def stopped(home: Path) -> None:
+    """Wait until the embedded server under `home`, which has lost its last user, has ended."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STOPPING_S):
+            while await asyncio.to_thread((home / "postgres" / "postmaster.pid").exists):
+                await asyncio.sleep(0.05)
