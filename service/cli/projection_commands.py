@@ -220,5 +220,5 @@ async def stopped(home: Path) -> None:
     """Wait until the embedded server under `home`, which has lost its last user, has ended."""
     with suppress(TimeoutError):
         async with asyncio.timeout(STOPPING_S):
-            while await asyncio.to_thread((home / "postgres" / "postmaster.pid").exists):
+            while await asyncio.to_thread((home / "postgres" / "postmaster.pid").exists):  # noqa: ASYNC110 no event tells
                 await asyncio.sleep(0.05)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from projection_reference import as_recorded, fold_all, recorded
 
@@ -56,6 +56,7 @@ def leg(history: list[Recorded]) -> Told:
     return dict(rows["c", "device-15000"])
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000), repeats=st.lists(st.integers(0, 199), max_size=20))
 def test_events_that_come_twice_at_once_change_nothing(seed: int, repeats: list[int]) -> None:
     history = as_recorded(itertools.islice(Histories(seed=seed, live=5, agents=6).events(), 200))
@@ -68,6 +69,7 @@ def test_events_that_come_twice_at_once_change_nothing(seed: int, repeats: list[
         assert fold_all(projection, doubled) == fold_all(projection, history)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_calls_do_not_depend_on_how_they_interleave(seed: int) -> None:
     history = as_recorded(itertools.islice(Histories(seed=seed, live=5, agents=6).events(), 200))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from projection_reference import fold_all, recorded
 
@@ -194,6 +194,7 @@ notices = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(told=st.lists(notices, max_size=25))
 def test_whatever_is_told_each_leg_is_transferred_away_at_most_once_a_time(told: list[Any]) -> None:
     transfers = found(*told)

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.gws import Notification
@@ -19,6 +19,7 @@ from service.projections.projection import storable
 positions = st.one_of(st.integers(0, 64), st.integers(0, 1 << 34))
 
 
+@settings(deadline=None)
 @given(begin=positions, length=st.integers(1, 1 << 20), asked=positions)
 def test_a_position_finds_the_intervals_that_contain_it_and_no_others(
     begin: int, length: int, asked: int
@@ -91,6 +92,7 @@ elements = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(element=elements)
 def test_a_notice_says_what_the_tolerant_reading_says(element: dict[str, Any]) -> None:
     body = json.dumps(element).encode()
@@ -135,6 +137,7 @@ def test_a_duplicate_key_of_user_data_reads_as_its_last_value() -> None:
     assert notice.user_data == {"k": 2}
 
 
+@settings(deadline=None)
 @given(
     value=st.recursive(st.text(st.characters()), lambda inner: st.dictionaries(st.text(), inner, max_size=3))
 )
