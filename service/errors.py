@@ -13,11 +13,11 @@
     │   ├── KeyReused                the Idempotency-Key was used for another request
     │   ├── KeyBusy                  the first request with this key is still running
     │   ├── CallBusy                 another transfer of the same call is live
-    │   ├── HeldForLaw               a legal hold forbids the redaction
     │   └── TransferSettled          a person's decision comes too late, or too early
     ├── LogError                     see `service.log`
     │   ├── NotEnoughTraffic         too few payloads to train a dictionary on
     │   └── Tampered                 the log is not what its tree or a signed checkpoint says
+    ├── CheckFailed                  what was to be checked is not as it should be
     ├── DatabaseError
     │   ├── DatabaseUnavailable      certainly not done; may be tried again
     │   ├── OutcomeUnknown           the answer was lost: may or may not be committed
@@ -138,18 +138,6 @@ class CallBusy(Conflict):
         self.transfer_id = transfer_id
 
 
-class HeldForLaw(Conflict):
-    """A legal hold covers an event that was to be redacted. Nothing was changed."""
-
-    def __init__(self, position: int, hold: str, why: str) -> None:
-        super().__init__(
-            f"position {position} is under legal hold {hold} ({why}). "
-            f"Release it first: calltrail hold release {hold}"
-        )
-        self.position = position
-        self.hold = hold
-
-
 class TransferSettled(Conflict):
     """The transfer is not open to this decision."""
 
@@ -172,6 +160,10 @@ class NotEnoughTraffic(LogError):
 
 class Tampered(LogError):
     """The log is not what its own tree, or a signed checkpoint, says it is. Run `calltrail verify`."""
+
+
+class CheckFailed(CalltrailError):
+    """A check was asked for, and the answer is no."""
 
 
 class DatabaseError(CalltrailError):

@@ -12,6 +12,8 @@ from service.api.calls import calls_router
 from service.api.commands import commands_router
 from service.api.drop_in import drop_in
 from service.api.events import events_router
+from service.api.projections import projections_router
+from service.api.replay import replay_router
 from service.api.services import Services
 from service.api.sessions import sessions_router
 from service.api.tlog import tlog_router
@@ -25,7 +27,16 @@ def create_api(services: Services) -> FastAPI:
     app = FastAPI(title="calltrail", version=__version__, docs_url=None, redoc_url=None)
     problems.install(app)
     app.include_router(drop_in(services.handler, services.agents, services.settings.max_request_bytes))
-    for router in (calls_router, transfers_router, commands_router, events_router, sessions_router):
+    routers = (
+        calls_router,
+        transfers_router,
+        commands_router,
+        events_router,
+        sessions_router,
+        projections_router,
+        replay_router,
+    )
+    for router in routers:
         app.include_router(router(services))
 
     app.include_router(tlog_router(services))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,6 +13,7 @@ from service.api.moments import AsOf, MinPosition, caught_up, resolve
 from service.api.services import Services
 from service.errors import NotFound
 from service.events import call_stream, transfer_stream
+from service.gws import Notification
 from service.log import EventLog, StoredEvent
 from service.projections import calls_of
 
@@ -32,7 +34,9 @@ def calls_router(services: Services) -> APIRouter:
     async def call(call_id: str, as_of: AsOf = None, min_position: MinPosition = None) -> dict[str, Any]:
         await caught_up(services.engine, min_position)
         position = await resolve(services.log, as_of)
-        found = calls_of(await services.queries.legs(as_of=position, call_id=call_id))
+        legs = await services.queries.legs(as_of=position, call_id=call_id)
+        await with_resources(services.log, legs)
+        found = calls_of(legs)
         if not found:
             raise NotFound(f"nothing is known of call {call_id}" + (f" as of {as_of}" if as_of else ""))
         return {"as_of": position, **found[0]}
@@ -45,6 +49,15 @@ def calls_router(services: Services) -> APIRouter:
         return {"call_id": call_id, "events": [document(event) for event in events]}
 
     return router
+
+
+async def with_resources(log: EventLog, legs: Sequence[dict[str, Any]]) -> None:
+    """Give each leg `call`, the whole resource as GWS told it at the leg's `from_position`."""
+    told = {event.position: event.payload for event in await log.at([leg["from_position"] for leg in legs])}
+    for leg in legs:
+        notification = Notification.parse(told.get(leg["from_position"], b"").partition(b"\n")[2])
+        call = notification.call if notification else None
+        leg["call"] = call.document if call else None
 
 
 async def call_history(log: EventLog, call_id: str) -> list[StoredEvent]:

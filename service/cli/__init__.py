@@ -17,8 +17,10 @@ from service.cli import (
     demo,
     log_commands,
     logs,
+    projection_commands,
     reading,
     recorder_commands,
+    replay_commands,
     running,
     transfer_commands,
 )
@@ -48,7 +50,10 @@ app.command()(reading.calls)
 app.command()(reading.history)
 app.command()(reading.transfers)
 app.command()(recorder_commands.sessions)
-app.command()(running.rebuild)
+app.command()(projection_commands.rebuild)
+app.command()(projection_commands.projections)
+app.command()(replay_commands.replay)
+app.command()(replay_commands.diff)
 app.command()(log_commands.verify)
 app.command()(log_commands.prove)
 app.command()(log_commands.checkpoint)
@@ -64,6 +69,7 @@ app.add_typer(bench, name="bench")
 bench.command("log")(log_commands.bench_log)
 bench.command("recorder")(recorder_commands.bench_recorder)
 bench.command("transfers")(bench_transfers.transfers)
+bench.command("projections")(projection_commands.bench_projections)
 
 
 @app.callback()

@@ -8,13 +8,11 @@ from uuid import UUID
 
 import typer
 
-from service.api.calls import call_history
-from service.api.events import document
 from service.api.moments import resolve, zoned
+from service.api.replay import step_document
 from service.cli import show
 from service.cli.options import AsJson, AsOf, DataDir, reading, run
-from service.errors import NotFound
-from service.projections import TransferFilter, calls_of
+from service.projections import Step, TransferFilter, call_story, calls_of
 
 When = Annotated[datetime | None, typer.Option(help="A time, ISO 8601, in UTC.")]
 
@@ -53,22 +51,31 @@ def history(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every event of a call, in order: what GWS said, and what was commanded.
+    """Show every event of a call, in order: what GWS said, what was commanded, and what each changed.
 
     calltrail history 01RCC3N118B1V0SL8O7GK2LAES00000G
     """
 
     async def main() -> None:
         async with reading(data_dir) as at:
-            events = [document(event) for event in await call_history(at.log, call)]
-        if not events:
-            raise NotFound(f"nothing is recorded of call {call}; those known: calltrail calls --all")
+            steps = await call_story(at.log, at.queries, call)
+        events = [{**step_document(step), "changed_text": changes_text(step)} for step in steps]
         if as_json:
-            show.print_json({"call_id": call, "events": events})
+            shown = [{name: event[name] for name in event.keys() - {"changed_text"}} for event in events]
+            show.print_json({"call_id": call, "events": shown})
         else:
             show.print_events(f"Call {call}", events)
 
     run(main())
+
+
+def changes_text(step: Step) -> str:
+    """What a step changed, field by field, in a line for each leg."""
+    return "; ".join(
+        f"{step.legs[device]['phone_number'] or device}: "
+        + ", ".join(f"{name} → {after}" for name, (_, after) in change.items() if after not in (None, [], {}))
+        for device, change in step.changed.items()
+    )
 
 
 def transfers(

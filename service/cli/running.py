@@ -1,21 +1,20 @@
-"""Commands that run something: serve, simulate, db, rebuild, transfer send."""
+"""Commands that run something: serve, simulate, db, transfer send."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import uuid4
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.api import create_api
 from service.api.serving import serving
 from service.app import check_host, open_application, running
 from service.cli import show
-from service.cli.options import AsJson, DataDir, reading, run
+from service.cli.options import AsJson, DataDir, run
 from service.config import load_settings
 from service.errors import BadConfig
 from service.postgres import open_database
@@ -96,42 +95,6 @@ def upgrade(data_dir: DataDir = None) -> None:
         async with open_database(load_settings(data_dir=data_dir)) as database:
             await upgrade_schema(database.url)
         show.console.print(f"The schema is at revision {head_revision()}.")
-
-    run(main())
-
-
-def rebuild(
-    projection: Annotated[list[str] | None, typer.Argument(help="Which; by default all.")] = None,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Build projections anew from the whole log, beside the live ones, and swap.
-
-    calltrail rebuild
-    calltrail rebuild call_state
-    """
-
-    async def main() -> None:
-        async with reading(data_dir) as at:
-            names = projection or list(at.engine.projections)
-            total = await at.log.next_position()
-            generations: dict[str, int] = {}
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            with Progress(*columns, console=show.console, disable=as_json) as progress:
-                for name in names:
-                    task = progress.add_task(name, total=total)
-
-                    def reached(position: int, task: Any = task) -> None:
-                        progress.update(task, completed=position + 1)
-
-                    generations[name] = await at.engine.rebuild(name, progress=reached)
-        if as_json:
-            show.print_json({"generations": generations, "events": total})
 
     run(main())
 

@@ -99,7 +99,12 @@ def print_trail(transfer: Mapping[str, Any]) -> None:
             ("call", f"{transfer['call_id']}  (connId {transfer['conn_id'] or 'unknown'})"),
             (
                 "who",
-                f"agent {transfer['agent']}, commanded by {transfer['caller']} through {transfer['door']}",
+                f"agent {transfer['agent']}, "
+                + (
+                    f"observed only ({transfer['operation']})"
+                    if transfer["door"] == "observed"
+                    else f"commanded by {transfer['caller']} through {transfer['door']}"
+                ),
             ),
             ("where", transfer["destination"]),
             ("why", transfer["reason"]),
@@ -107,6 +112,11 @@ def print_trail(transfer: Mapping[str, Any]) -> None:
             ("outcome", transfer["outcome"]),
             ("because", transfer["grade"] or transfer["message"]),
             ("evidence", [f"position {position}" for position in transfer["evidence"]]),
+            (
+                "gaps",
+                [f"{gap['kind']} from {gap['from']} to {gap['to'] or 'now'}" for gap in transfer["gaps"]]
+                or "no known gaps",
+            ),
         ],
     )
     steps = [(step["step"], step["position"], step["at"]) for step in transfer["steps"]]
@@ -114,8 +124,9 @@ def print_trail(transfer: Mapping[str, Any]) -> None:
 
 
 def print_events(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    columns = ("position", "recorded at", "kind", "what")
-    print_table(title, columns, ((r["position"], r["recorded_at"], r["kind"], gist(r)) for r in rows))
+    columns = ("position", "recorded at", "kind", "what", "changed")
+    cells = ((r["position"], r["recorded_at"], r["kind"], gist(r), r.get("changed_text")) for r in rows)
+    print_table(title, columns, cells)
 
 
 def gist(event: Mapping[str, Any]) -> str:

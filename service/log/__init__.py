@@ -2,6 +2,16 @@
 
 from service.log.event import Condition, NewEvent, Statement, StoredEvent, rfc3339
 from service.log.ids import Producer
-from service.log.store import EventLog, open_log
+from service.log.store import EventLog, open_log, share_of
 
-__all__ = ["Condition", "EventLog", "NewEvent", "Producer", "Statement", "StoredEvent", "open_log", "rfc3339"]
+__all__ = [
+    "Condition",
+    "EventLog",
+    "NewEvent",
+    "Producer",
+    "Statement",
+    "StoredEvent",
+    "open_log",
+    "rfc3339",
+    "share_of",
+]

@@ -1,23 +1,33 @@
 """Pure folds from events to rows, and the one engine that runs and rebuilds them."""
 
 from service.projections.call_state import CallState
+from service.projections.catalogue import catalogue
+from service.projections.compare import Difference
+from service.projections.coverage import Coverage
 from service.projections.engine import Engine
+from service.projections.observed_transfer import ObservedTransfer
 from service.projections.projection import Projection
 from service.projections.queries import Queries, TransferFilter, calls_of
+from service.projections.rebuild import Rebuilder, Report
+from service.projections.story import Step, call_story, difference_between, in_tempo
 from service.projections.transfer_audit import TransferAudit
 
 __all__ = [
     "CallState",
+    "Coverage",
+    "Difference",
     "Engine",
+    "ObservedTransfer",
     "Projection",
     "Queries",
+    "Rebuilder",
+    "Report",
+    "Step",
     "TransferAudit",
     "TransferFilter",
+    "call_story",
     "calls_of",
     "catalogue",
+    "difference_between",
+    "in_tempo",
 ]
-
-
-def catalogue() -> list[Projection]:
-    """Every projection there is. A new one is entered here."""
-    return [CallState(), TransferAudit()]

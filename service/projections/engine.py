@@ -1,36 +1,50 @@
-"""The one engine that runs all projections: live, and from the beginning.
+"""The one engine that keeps all projections up to the log's end.
 
-Rows and checkpoint change in one transaction, so each event is folded exactly once, whatever is killed when.
-One engine works and others wait (advisory lock); and because the live generation's row is locked in that
-transaction, even two at once would only take turns.
+Each page of the log is read once and folded into every projection that stands at its beginning. Rows and
+checkpoints change in one transaction, so each event is folded exactly once, whatever is killed when. One
+engine works and others wait (advisory lock); and because the live generations' rows are locked in that
+transaction, even two at once would only take turns. The transaction runs on the connection that holds the
+advisory lock, so whoever has lost the lock can no longer write.
 
-A rebuild folds the whole log into the next generation, beside the live one, and swaps when it has caught up.
-Readers ask for the live generation and never see one half built.
+An event that a projection cannot digest is set aside, with the reason, and the others go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+import asyncpg
 
-from service.errors import NotFound
-from service.events import ProjectionRebuilt, encode
-from service.log import EventLog, NewEvent, Producer
+from service.log import EventLog, StoredEvent
 from service.loops import Loop
 from service.postgres import Database, database_errors
 from service.projections import sql
-from service.projections.folding import fold_batch
+from service.projections.folding import Folder, SetAside
+from service.projections.memory import search_for_cycles_seldom
 from service.projections.projection import Projection, Recorded
+from service.projections.tables import Connection, ProjectionTable, prepare
 
 logger = logging.getLogger(__name__)
 
 BATCH = 1_000  # events a transaction
+BEAT_S = 5.0
 LEADER_LOCK = 7_232_501_145  # of our own choosing
-ASK_AGAIN_S = 0.02
+ASK_AGAIN_S = 0.005
+
+REFUSALS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+)
+"""What says that rows cannot be written as they are, and would not be at a second try."""
 
 
 class Engine:
@@ -41,106 +55,119 @@ class Engine:
         self.loop = Loop("projections", self._run)
         self._database = database
         self._log = log
+        self._folders: dict[str, tuple[Folder, int]] = {}  # each with the position it has reached
 
     async def _run(self, loop: Loop) -> None:
-        leader = await self._database.connect()
+        connection = await self._database.connect()
+        self._folders.clear()
+        search_for_cycles_seldom()
         try:
             with database_errors():
-                await leader.execute("SELECT pg_advisory_lock($1)", LEADER_LOCK, timeout=None)
-            await self._enter()
-            while True:
-                positions = [await self._advance(projection) for projection in self.projections.values()]
-                loop.beat()
-                with database_errors():
-                    await leader.execute("SELECT 1")  # notices that the lock is lost
-                await self._log.watch.beyond(min(positions), timeout_s=5)
+                await prepare(connection)
+                await connection.execute("SELECT pg_advisory_lock($1)", LEADER_LOCK, timeout=None)
+                await enter(connection, list(self.projections.values()))
+                while True:
+                    reached = await self._advance(connection)
+                    loop.beat()
+                    if not await self._log.watch.beyond(reached, timeout_s=BEAT_S):
+                        await connection.execute(sql.BEAT, list(self.projections))
         finally:
-            leader.terminate()
+            connection.terminate()
 
-    async def _enter(self) -> None:
-        with database_errors():
-            async with self._database.engine.begin() as connection:
-                for name in self.projections:
-                    await connection.execute(sql.ENTER_FIRST, {"name": name})
+    async def _advance(self, connection: Connection) -> int:
+        """Let each projection fold its next page; returns the lowest position reached.
 
-    async def _advance(self, projection: Projection) -> int:
-        """Fold the next batch into the live generation; returns the position reached."""
-        with database_errors():
-            async with self._database.engine.begin() as connection:
-                live = (await connection.execute(sql.LOCK_LIVE, {"name": projection.name})).one()
-                return await self._fold_page(connection, projection, live.generation, live.position)
+        Projections at one position share a page. One that is behind never reads beyond the next, so that it
+        joins it there.
+        """
+        live = await connection.fetch(sql.LIVE, list(self.projections))
+        positions = sorted({row["position"] for row in live})
+        reached = []
+        for place, position in enumerate(positions):
+            names = [row["name"] for row in live if row["position"] == position]
+            bounds = {"upto": positions[place + 1]} if place + 1 < len(positions) else {}
+            page = await self._log.read(after=position, limit=BATCH, **bounds)
+            if page:
+                await self._take(connection, names, page)
+            reached.append(page[-1].position if page else position)
+        return min(reached, default=-1)
+
+    async def _take(self, connection: Connection, names: Sequence[str], page: Sequence[StoredEvent]) -> None:
+        """Fold `page`; what cannot be written is narrowed down to one projection and one event."""
+        try:
+            await self._fold_page(connection, names, page)
+        except REFUSALS as error:
+            for name in names:
+                self._folders.pop(name, None)
+            if len(names) > 1:
+                for name in names:
+                    await self._take(connection, [name], page)
+            elif len(page) > 1:
+                middle = len(page) // 2
+                await self._take(connection, names, page[:middle])
+                await self._take(connection, names, page[middle:])
+            else:
+                await self._fold_page(connection, names, page, refused=error)
+        except BaseException:
+            self._folders.clear()
+            raise
 
     async def _fold_page(
-        self, connection: AsyncConnection, projection: Projection, generation: int, after: int
-    ) -> int:
-        page = await self._log.read(after=after, limit=BATCH)
-        if not page:
-            return after
-        batch = [recorded for stored in page if (recorded := Recorded.of(stored)) is not None]
-        await fold_batch(connection, projection, generation, batch)
-        reached = page[-1].position
-        await connection.execute(
-            sql.MOVE, {"name": projection.name, "generation": generation, "position": reached}
-        )
-        return reached
+        self,
+        connection: Connection,
+        names: Sequence[str],
+        page: Sequence[StoredEvent],
+        refused: Exception | None = None,
+    ) -> None:
+        """Fold `page` into those of `names` that stand at its beginning, in one transaction."""
+        before, reached = page[0].position - 1, page[-1].position
+        batch, unread = read_page(page) if refused is None else ([], [])
+        async with connection.transaction():
+            for row in await connection.fetch(sql.LOCK_LIVE, names):
+                name, generation = row["name"], row["generation"]
+                if row["position"] != before:
+                    continue  # another generation is live now
+                folder = self._folder(name, generation, before)
+                await folder.fold(connection, batch)
+                await folder.flush(connection)
+                aside = [*folder.set_aside, *concerning(unread, folder.projection)]
+                if refused is not None:
+                    aside = [SetAside(name, reached, describe_fault(refused))]
+                await set_aside(connection, generation, aside)
+                folder.set_aside.clear()
+                await connection.execute(sql.MOVE, name, generation, reached)
+                self._folders[name] = (folder, reached)
 
-    async def rebuild(self, name: str, *, progress: Callable[[int], None] = lambda _: None) -> int:
-        """Build the next generation of `name` from the whole log and make it live; returns its number.
+    def _folder(self, name: str, generation: int, position: int) -> Folder:
+        """The folder of a generation; one that knows what it did last, if that is still so."""
+        known, reached = self._folders.get(name, (None, -1))
+        if known is not None and known.generation == generation and reached == position:
+            return known
+        return Folder(self.projections[name], generation)
 
-        `progress` is told each position reached. Generations older than the one replaced are deleted.
-
-        Raises:
-            NotFound: there is no such projection.
-
-        """
-        if name not in self.projections:
-            raise NotFound(f"there is no projection {name}; there are {', '.join(self.projections)}")
-        projection = self.projections[name]
-        await self._enter()
-        with database_errors():
-            async with self._database.engine.begin() as connection:
-                generation: int = (await connection.execute(sql.ENTER_NEXT, {"name": name})).scalar_one()
-        reached = -1
-        while True:
-            with database_errors():
-                async with self._database.engine.begin() as connection:
-                    before, reached = (
-                        reached,
-                        await self._fold_page(connection, projection, generation, reached),
-                    )
-            progress(reached)
-            if reached == before and await self._swap(projection, generation, reached):
-                break
-        event = ProjectionRebuilt(name=name, generation=generation, upto=reached)
-        await self._log.append(
-            [NewEvent(Producer.new().key, f"projection-{name}", event.kind(), encode(event))]
-        )
-        return generation
-
-    async def _swap(self, projection: Projection, generation: int, reached: int) -> bool:
-        """Make `generation` live, unless the live one is ahead of it."""
-        table, name = projection.table, projection.name
-        with database_errors():
-            async with self._database.engine.begin() as connection:
-                live = (await connection.execute(sql.LOCK_LIVE, {"name": name})).one()
-                if live.position > reached:
-                    return False
-                await connection.execute(sql.FORGET, {"name": name, "generation": generation})
-                await connection.execute(
-                    sa.delete(table).where(table.c.generation.not_in((generation, live.generation)))
-                )
-                await connection.execute(sql.SWAP_OUT, {"name": name})
-                await connection.execute(sql.SWAP_IN, {"name": name, "generation": generation})
-        return True
+    # What others ask
 
     async def positions(self) -> dict[str, int]:
         """How far each live projection has come."""
         with database_errors():
-            async with self._database.engine.connect() as connection:
-                rows = await connection.execute(
-                    sa.select(sql.projection.c.name, sql.projection.c.position).where(sql.projection.c.live)
-                )
-                return {row.name: row.position for row in rows}
+            rows = await self._database.pool.fetch(sql.LIVE, list(self.projections))
+        return {row["name"]: row["position"] for row in rows}
+
+    async def status(self) -> list[dict[str, Any]]:
+        """Each live projection: generation, position, lag in events and seconds, heartbeat, events set aside.
+
+        Each of `set_aside_events` (at most 100 in all are shown) has its position and the reason.
+        """
+        with database_errors():
+            rows = [dict(row) for row in await self._database.pool.fetch(sql.STATUS)]
+            aside = await self._database.pool.fetch(sql.SET_ASIDE_EVENTS, 100)
+        for row in rows:
+            row["set_aside_events"] = [
+                {"position": one["position"], "reason": one["reason"], "at": one["at"]}
+                for one in aside
+                if one["name"] == row["name"]
+            ]
+        return rows
 
     async def reached(self, position: int, *, timeout_s: float) -> bool:
         """Wait until every live projection has folded `position`; False if it takes longer."""
@@ -152,3 +179,49 @@ class Engine:
             if asyncio.get_running_loop().time() > deadline:
                 return False
             await asyncio.sleep(ASK_AGAIN_S)
+
+
+async def enter(connection: Connection, projections: Sequence[Projection]) -> None:
+    """Give each projection that is new its first generation."""
+    for projection in projections:
+        async with connection.transaction():
+            first = await connection.fetchval(sql.ENTER_FIRST, projection.name)
+            if first is not None:
+                table = ProjectionTable(projection, first)
+                await table.create(connection)
+                await table.attach(connection)
+
+
+def read_page(page: Sequence[StoredEvent]) -> tuple[list[Recorded], list[tuple[StoredEvent, Exception]]]:
+    """A page's events as folds see them, and those that cannot be read."""
+    batch: list[Recorded] = []
+    unread: list[tuple[StoredEvent, Exception]] = []
+    for stored in page:
+        try:
+            recorded = Recorded.of(stored)
+        except Exception as error:  # noqa: BLE001 whatever it is, the others go on
+            unread.append((stored, error))
+        else:
+            if recorded is not None:
+                batch.append(recorded)
+    return batch, unread
+
+
+def concerning(unread: Sequence[tuple[StoredEvent, Exception]], projection: Projection) -> list[SetAside]:
+    return [
+        SetAside(projection.name, stored.position, describe_fault(error))
+        for stored, error in unread
+        if stored.kind in projection.kinds
+    ]
+
+
+def describe_fault(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
+
+
+async def set_aside(connection: Connection, generation: int, events: Sequence[SetAside]) -> None:
+    """Take down what could not be folded into `generation`."""
+    if events:
+        await connection.executemany(
+            sql.SET_ASIDE, [(event.name, generation, event.position, event.reason) for event in events]
+        )

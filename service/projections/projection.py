@@ -1,46 +1,119 @@
 """What a projection is: a table, and a pure fold from events to its rows.
 
-A fold sees one event and the current rows of the keys that the event concerns, and says what those rows are
-afterwards. It does no I/O and knows neither generations nor checkpoints; the engine does.
+A fold sees one event and the current row of a key that the event concerns, and says what that row is
+afterwards. It does no I/O and knows neither generations nor positions' intervals; the engine does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+from uuid import UUID
 
+import msgspec
 import sqlalchemy as sa
 
 from service.events import Event, decode
+from service.gws.answers import parse_object
 from service.log import StoredEvent
+from service.projections.notice import Notice, read_notice
 
 metadata = sa.MetaData()
 
 Key = tuple[Any, ...]
 Row = Mapping[str, Any]
 
+_UNREAD: Any = object()
 
-class Recorded(NamedTuple):
-    """An event as a fold sees it."""
 
-    position: int
-    recorded_at: datetime
-    event: Event
-    body: bytes
+class Recorded:
+    """An event as a fold sees it. Its body is parsed once, for all projections, when first asked for."""
+
+    __slots__ = (
+        "_document",
+        "_notice",
+        "body",
+        "clean",
+        "event",
+        "event_id",
+        "kind",
+        "position",
+        "recorded_at",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        position: int,
+        recorded_at: datetime,
+        event: Event,
+        body: bytes = b"",
+        *,
+        stream: str = "",
+        event_id: UUID | None = None,
+    ) -> None:
+        self.position = position
+        self.recorded_at = recorded_at
+        self.event = event
+        self.kind = type(event).__name__
+        self.body = body
+        self.stream = stream
+        self.event_id = event_id
+        self.clean = b"\\u" not in body
+        """Whether no string in the body can hold what Postgres does not take (only escapes could)."""
+        self._document: dict[str, Any] | None = _UNREAD
+        self._notice: Notice | None = _UNREAD
 
     @classmethod
     def of(cls, stored: StoredEvent) -> Recorded | None:
-        """Read a stored event; None for a kind that this program does not know."""
+        """Read a stored event; None for a kind that this program does not know.
+
+        Raises:
+            msgspec.DecodeError: the payload is not one of its kind.
+
+        """
         decoded = decode(stored.kind, stored.payload)
-        return cls(stored.position, stored.recorded_at, *decoded) if decoded is not None else None
+        if decoded is None:
+            return None
+        event, body = decoded
+        return cls(
+            stored.position, stored.recorded_at, event, body, stream=stored.stream, event_id=stored.event_id
+        )
+
+    @property
+    def document(self) -> dict[str, Any] | None:
+        """The body as a JSON object; None if it is none."""
+        if self._document is _UNREAD:
+            self._document = parse_object(self.body)
+        return self._document
+
+    @property
+    def notice(self) -> Notice | None:
+        """The call that the body, a notification, tells of; None if it tells of none."""
+        if self._notice is _UNREAD:
+            self._notice = read_notice(self.body)
+        return self._notice
+
+    def stored(self, value: Any) -> Any:
+        """A value of the body as Postgres takes it."""
+        return value if self.clean else storable(value)
 
 
 class Projection(Protocol):
     """One view of the log.
 
-    `table`'s primary key is (generation, *key) and, if `versioned`, from_position: then the engine keeps one
-    row per key and interval of positions, and closes the old one (to_position) when a fold changes it.
+    `table` is partitioned by generation and its primary key is (generation, *key) and, if `versioned`,
+    from_position. A versioned table has the columns from_position, to_position and node, which are the
+    engine's: it keeps one row per key and interval of positions, and closes the old one when a fold changes
+    it.
+
+    `early_indexes` are those that the engine needs while it builds a generation ("(a, b) WHERE …"); all
+    others are made when it is built. The first finds the current row of a key.
+
+    `by_call`: no row rests on the streams of several calls. Then several processes can rebuild it: an event
+    of a stream `call-…` or `transfer-…` is folded by the one that has this call; any other event is seen by
+    all, and each folds the keys whose first part falls to it.
     """
 
     @property
@@ -53,12 +126,31 @@ class Projection(Protocol):
     def versioned(self) -> bool: ...
     @property
     def kinds(self) -> frozenset[str]: ...
+    @property
+    def by_call(self) -> bool: ...
+    @property
+    def sweeping(self) -> frozenset[str]: ...
+    @property
+    def early_indexes(self) -> tuple[str, ...]: ...
 
     def keys(self, recorded: Recorded) -> tuple[Key, ...]:
-        """The keys of the rows that the event may change."""
+        """The keys of the rows that the event may change, each once."""
+
+    def sweep(self, recorded: Recorded) -> Sweep | None:
+        """Which current rows, beside `keys`, an event of a kind in `sweeping` may change."""
 
     def fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:
-        """The row of `key` after the event; `row` itself if the event changes nothing."""
+        """The row of `key` after the event; `row` itself if the event changes nothing.
+
+        A row has all columns of the table but the engine's own.
+        """
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """Current rows for which `where` holds: SQL over the table's columns, `$1` being `value`."""
+
+    where: str
+    value: str
 
 
 def storable(value: Any) -> Any:

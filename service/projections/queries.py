@@ -8,19 +8,54 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import sqlalchemy as sa
+import msgspec
 
 from service.errors import NotFound
-from service.gws import dialect
 from service.postgres import Database, database_errors
-from service.projections import call_state, transfer_audit
+from service.projections import call_state, coverage, transfer_audit
+from service.projections.intervals import nodes_for
+from service.projections.projection import Projection
 from service.projections.sql import live_generation
 
-legs = call_state.table
-audit = transfer_audit.table
 
-LEG_COLUMNS = [column for column in legs.columns if column.name != "generation"]
-AUDIT_COLUMNS = [column for column in audit.columns if column.name != "generation"]
+def columns_of(projection: type[Projection]) -> list[str]:
+    hidden = {"generation", "node"}
+    return [column.name for column in projection.table.columns if column.name not in hidden]  # type: ignore[attr-defined]
+
+
+LEG_COLUMNS = columns_of(call_state.CallState)
+AUDIT_COLUMNS = columns_of(transfer_audit.TransferAudit)
+
+_SELECT_LEGS = (
+    f"SELECT {', '.join(LEG_COLUMNS)} FROM call_state "  # noqa: S608 constants
+    f"WHERE generation = {live_generation('call_state')}"
+)
+_SELECT_TRANSFERS = f"""
+SELECT * FROM (
+    SELECT {", ".join(AUDIT_COLUMNS)}, NULL::text AS operation, false AS recalled FROM transfer_audit
+    WHERE generation = {live_generation("transfer_audit")}
+    UNION ALL
+    SELECT t.transfer_id, o.call_id, o.conn_id, t.agent, NULL, 'observed', t.destination, NULL, t.reason,
+           t.user_data, CASE WHEN t.recalled THEN 'recalled' ELSE 'observed' END, t.grade, NULL,
+           CASE WHEN t.destination IS NULL THEN 'the destination is not in the record' END,
+           t.at, NULL, NULL, t.at, '[]', t.evidence, (t.evidence ->> 0)::bigint, (t.evidence ->> -1)::bigint,
+           t.operation, t.recalled
+    FROM observed_transfer o CROSS JOIN LATERAL jsonb_to_recordset(o.transfers) AS t (
+        transfer_id uuid, agent text, destination text, operation text, grade text, reason text,
+        user_data jsonb, recalled boolean, at timestamptz, evidence jsonb)
+    WHERE o.generation = {live_generation("observed_transfer")} AND o.transfers <> '[]'
+) AS transfers WHERE true
+"""  # noqa: S608 constants
+"""Transfers commanded through us, and those only observed (door "observed"), in one form."""
+
+LIVE_NOW = f"{_SELECT_LEGS} AND to_position IS NULL AND {call_state.LIVE_LEG}"
+LIVE_AT = f"""
+{LIVE_NOW} AND from_position <= $1
+UNION ALL {_SELECT_LEGS} AND node = ANY($2::bigint[]) AND to_position > $1 AND {call_state.LIVE_LEG}
+UNION ALL {_SELECT_LEGS} AND node = ANY($3::bigint[]) AND from_position <= $1 AND {call_state.LIVE_LEG}
+"""
+"""Legs that were not over at $1: those still so, and those in whose interval it lies (see `intervals`)."""
+AT = "AND from_position <= $1 AND (to_position IS NULL OR to_position > $1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,56 +88,98 @@ class Queries:
     ) -> list[dict[str, Any]]:
         """Legs as they were at position `as_of` (None: now), of one call, of one agent, or all.
 
-        Legs that are over are left out unless `include_over` or a call is named.
+        Legs that are over are left out unless `include_over` or a call is named. The whole call resource
+        that a leg rests on is the event at its `from_position`.
         """
-        query = sa.select(*LEG_COLUMNS).where(legs.c.generation == live_generation("call_state"))
-        if as_of is None:
-            query = query.where(legs.c.to_position.is_(None))
-        else:
-            still_so = sa.or_(legs.c.to_position.is_(None), legs.c.to_position > as_of)
-            query = query.where(legs.c.from_position <= as_of, still_so)
-        if call_id is not None:
-            query = query.where(legs.c.call_id == call_id)
-        elif not include_over:
-            query = query.where(sa.func.coalesce(legs.c.state, "").not_in(dialect.OVER))
-        if agent is not None:
-            query = query.where(legs.c.agent == agent)
-        return await self._rows(query.order_by(legs.c.from_position))
+        statement, arguments = legs_query(as_of, call_id, agent, include_over=include_over)
+        return sorted(await self._rows(statement, *arguments), key=lambda row: row["from_position"])
+
+    async def positions_of(self, call_id: str) -> list[int]:
+        """The positions at which a leg of this call came to be in another state."""
+        rows = await self._rows(f"{_SELECT_LEGS} AND call_id = $1 ORDER BY from_position", call_id)
+        return [row["from_position"] for row in rows]
 
     async def transfers(self, wanted: TransferFilter, *, limit: int = 100) -> list[dict[str, Any]]:
         """Transfers, newest first."""
-        query = sa.select(*AUDIT_COLUMNS).where(audit.c.generation == live_generation("transfer_audit"))
-        for name in ("call_id", "agent", "destination", "reason", "outcome"):
-            value = getattr(wanted, name)
+        statement, arguments = _SELECT_TRANSFERS, list[Any]()
+        for condition, value in (
+            ("call_id =", wanted.call_id),
+            ("agent =", wanted.agent),
+            ("destination =", wanted.destination),
+            ("reason =", wanted.reason),
+            ("outcome =", wanted.outcome),
+            ("requested_at >=", wanted.since),
+            ("requested_at <", wanted.until),
+            ("first_position <", wanted.before_position),
+        ):
             if value is not None:
-                query = query.where(audit.c[name] == value)
-        if wanted.since is not None:
-            query = query.where(audit.c.requested_at >= wanted.since)
-        if wanted.until is not None:
-            query = query.where(audit.c.requested_at < wanted.until)
-        if wanted.before_position is not None:
-            query = query.where(audit.c.first_position < wanted.before_position)
-        return await self._rows(query.order_by(audit.c.first_position.desc()).limit(limit))
+                arguments.append(value)
+                statement += f" AND {condition} ${len(arguments)}"
+        return await self._rows(f"{statement} ORDER BY first_position DESC LIMIT {limit:d}", *arguments)
 
     async def transfer(self, transfer_id: UUID) -> dict[str, Any]:
-        """One transfer's audit row.
+        """One transfer's audit row, with the gaps in its agent's record that overlap it.
 
         Raises:
             NotFound: no transfer has this id.
 
         """
-        query = sa.select(*AUDIT_COLUMNS).where(
-            audit.c.generation == live_generation("transfer_audit"), audit.c.transfer_id == transfer_id
-        )
-        rows = await self._rows(query)
+        rows = await self._rows(f"{_SELECT_TRANSFERS} AND transfer_id = $1", transfer_id)
         if not rows:
             raise NotFound(f"there is no transfer {transfer_id}")
-        return rows[0]
+        row = rows[0]
+        spans = await self.coverage(row["agent"])
+        row["gaps"] = coverage.overlapping(spans, row["requested_at"], row["settled_at"])
+        return row
 
-    async def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+    async def coverage(self, agent: str) -> list[dict[str, Any]]:
+        """The spans of an agent's record, oldest first: complete, doubtful or missing."""
+        rows = await self._rows(
+            f"SELECT spans FROM coverage WHERE agent = $1 AND generation = {live_generation('coverage')}",  # noqa: S608 constants
+            agent,
+        )
+        spans: list[dict[str, Any]] = rows[0]["spans"] if rows else []
+        return spans
+
+    async def _rows(self, statement: str, *arguments: Any) -> list[dict[str, Any]]:
         with database_errors():
-            async with self._database.engine.connect() as connection:
-                return [dict(row) for row in (await connection.execute(query)).mappings()]
+            found = await self._database.pool.fetch(statement, *arguments)
+        decode = msgspec.json.decode
+        names = [name for name in JSON_COLUMNS if found and name in found[0]]
+        rows = [dict(row) for row in found]
+        for row in rows:
+            for name in names:
+                row[name] = decode(row[name])
+        return rows
+
+
+HIGHEST = 1 << 40  # beyond the position of any event: each doubling costs one more probe
+JSON_COLUMNS = ("participants", "user_data", "steps", "evidence", "spans")
+
+
+def legs_query(
+    as_of: int | None, call_id: str | None, agent: str | None, *, include_over: bool
+) -> tuple[str, list[Any]]:
+    """The statement and its arguments for `Queries.legs`."""
+    arguments: list[Any]
+    if call_id is None and not include_over:
+        if as_of is None:
+            statement, arguments = LIVE_NOW, []
+        else:
+            below, above = nodes_for(as_of, highest=HIGHEST)
+            statement, arguments = LIVE_AT, [as_of, below, above]
+        if agent is not None:
+            arguments.append(agent)
+            statement = f"SELECT * FROM ({statement}) AS legs WHERE agent = ${len(arguments)}"  # noqa: S608 constants
+        return statement, arguments
+    statement, arguments = f"{_SELECT_LEGS} AND to_position IS NULL", []
+    if as_of is not None:
+        statement, arguments = f"{_SELECT_LEGS} {AT}", [as_of]
+    for name, value in (("call_id", call_id), ("agent", agent)):
+        if value is not None:
+            arguments.append(value)
+            statement += f" AND {name} = ${len(arguments)}"
+    return statement, arguments
 
 
 def calls_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

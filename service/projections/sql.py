@@ -2,51 +2,76 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
+LIVE = "SELECT name, generation, position FROM projection WHERE live AND name = ANY($1::text[])"
+LOCK_LIVE = f"{LIVE} ORDER BY name FOR UPDATE"
+"""The live generations; nobody else folds into them or swaps them until the transaction ends."""
 
-from service.projections.projection import metadata
+ENTER_FIRST = """
+INSERT INTO projection (name, generation, live) SELECT $1, 1, true
+WHERE NOT EXISTS (SELECT 1 FROM projection WHERE name = $1)
+ON CONFLICT DO NOTHING RETURNING generation
+"""
+"""The first generation of a projection that is new; no row if it is not."""
 
-projection = sa.Table(
-    "projection",
-    metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("generation", sa.Integer, primary_key=True),
-    sa.Column("position", sa.BigInteger, nullable=False),
-    sa.Column("live", sa.Boolean, nullable=False),
-    sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-)
-
-ENTER_FIRST = sa.text("""
-INSERT INTO projection (name, generation, live) SELECT :name, 1, true
-WHERE NOT EXISTS (SELECT 1 FROM projection WHERE name = :name AND live)
-ON CONFLICT DO NOTHING
-""")
-"""The first generation of a projection that is new."""
-
-LOCK_LIVE = sa.text("""
-SELECT generation, position FROM projection WHERE name = :name AND live FOR UPDATE
-""")
-"""The live generation; nobody else folds or swaps it until the transaction ends."""
-
-MOVE = sa.text("""
-UPDATE projection SET position = :position, updated_at = clock_timestamp()
-WHERE name = :name AND generation = :generation
-""")
-
-ENTER_NEXT = sa.text("""
+ENTER_NEXT = """
 INSERT INTO projection (name, generation)
-SELECT :name, coalesce(max(generation), 0) + 1 FROM projection WHERE name = :name
+SELECT $1, coalesce(max(generation), 0) + 1 FROM projection WHERE name = $1
 RETURNING generation
-""")
+"""
 
-SWAP_OUT = sa.text("UPDATE projection SET live = false WHERE name = :name AND live")
-SWAP_IN = sa.text("UPDATE projection SET live = true WHERE name = :name AND generation = :generation")
+MOVE = """
+UPDATE projection SET position = $3, updated_at = clock_timestamp() WHERE name = $1 AND generation = $2
+"""
+
+BEAT = "UPDATE projection SET beat_at = clock_timestamp() WHERE live AND name = ANY($1::text[])"
+
+SWAP_OUT = "UPDATE projection SET live = false WHERE name = $1 AND live"
+SWAP_IN = "UPDATE projection SET live = true WHERE name = $1 AND generation = $2"
 """In this order: an index allows one live generation."""
 
-FORGET = sa.text("DELETE FROM projection WHERE name = :name AND NOT live AND generation <> :generation")
+SET_ASIDE = """
+INSERT INTO projection_set_aside (name, generation, position, reason) VALUES ($1, $2, $3, $4)
+ON CONFLICT (name, generation, position) DO UPDATE SET reason = excluded.reason
+"""
+
+FORGET = "DELETE FROM projection WHERE name = $1 AND generation = $2 AND NOT live"
+FORGET_SET_ASIDE = "DELETE FROM projection_set_aside WHERE name = $1 AND generation = $2"
+
+GENERATIONS = "SELECT generation FROM projection WHERE name = $1 AND NOT live ORDER BY generation"
+
+STATUS = """
+SELECT p.name, p.generation, p.position, p.updated_at, p.beat_at,
+       h.next_position - 1 - p.position AS lag_events,
+       coalesce(extract(epoch FROM clock_timestamp() - e.recorded_at), 0)::float8 AS lag_seconds,
+       (SELECT count(*) FROM projection_set_aside s
+        WHERE s.name = p.name AND s.generation = p.generation) AS set_aside
+FROM projection p CROSS JOIN log_head h LEFT JOIN event_log e ON e.position = p.position + 1
+WHERE p.live ORDER BY p.name
+"""
+"""How far each live projection has come; its lag is the age of the first event that it has not folded."""
+
+SET_ASIDE_EVENTS = """
+SELECT s.name, s.position, s.reason, s.at FROM projection_set_aside s
+JOIN projection p ON p.name = s.name AND p.generation = s.generation AND p.live
+ORDER BY s.name, s.position LIMIT $1
+"""
+
+# Rebuilding
+
+UNFINISHED = """
+SELECT id, share, shares, upto, generations, position FROM projection_rebuild
+WHERE id = (SELECT id FROM projection_rebuild WHERE what = $1 ORDER BY started_at DESC LIMIT 1)
+ORDER BY share
+"""
+BEGIN_SHARE = """
+INSERT INTO projection_rebuild (id, share, shares, upto, what, generations) VALUES ($1, $2, $3, $4, $5, $6)
+"""
+MOVE_SHARE = "UPDATE projection_rebuild SET position = $3 WHERE id = $1 AND share = $2"
+END_REBUILD = "DELETE FROM projection_rebuild WHERE id = $1"
+
+LIVE_GENERATION = "(SELECT generation FROM projection WHERE name = '{}' AND live)"
 
 
-def live_generation(name: str) -> sa.ScalarSelect[int]:
-    """The generation of `name` that readers see."""
-    live = sa.select(projection.c.generation).where(projection.c.name == name, projection.c.live)
-    return live.scalar_subquery()
+def live_generation(name: str) -> str:
+    """SQL for the generation of `name` that readers see."""
+    return LIVE_GENERATION.format(name)

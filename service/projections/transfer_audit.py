@@ -21,9 +21,8 @@ from service.events import (
     TransferRejected,
     TransferRequested,
 )
-from service.gws.answers import parse_object
 from service.log import rfc3339
-from service.projections.projection import Key, Recorded, Row, metadata, storable
+from service.projections.projection import Key, Recorded, Row, Sweep, metadata, storable
 
 table = sa.Table(
     "transfer_audit",
@@ -75,6 +74,9 @@ class TransferAudit:
     key = ("transfer_id",)
     versioned = False
     kinds = frozenset(kind.kind() for kind in OUTCOMES)
+    by_call = True
+    sweeping = frozenset[str]()
+    early_indexes = ("(transfer_id)",)
 
     def __init__(self, reason_key: str = "TransferReason") -> None:
         self.reason_key = reason_key
@@ -83,12 +85,17 @@ class TransferAudit:
         transfer_id: UUID = recorded.event.transfer_id  # type: ignore[attr-defined]
         return ((transfer_id,),)
 
+    def sweep(self, recorded: Recorded) -> Sweep | None:  # noqa: ARG002 the protocol's
+        return None
+
     def fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:  # noqa: ARG002 the protocol's
         event = recorded.event
         if isinstance(event, TransferRequested):
             return row or self._requested(event, recorded)
         if row is None or type(event) not in OUTCOMES:
             return row  # its beginning is not in the log: nothing can be said
+        if recorded.position <= row["last_position"]:
+            return row  # folded already
         outcome = OUTCOMES[type(event)]
         return {
             **row,
@@ -99,7 +106,7 @@ class TransferAudit:
         }
 
     def _requested(self, event: TransferRequested, recorded: Recorded) -> Row:
-        command = parse_object(recorded.body) or {}
+        command = recorded.document or {}
         user_data = command.get("userData")
         user_data = user_data if isinstance(user_data, dict) else {}
         reason, location = user_data.get(self.reason_key), command.get("location")

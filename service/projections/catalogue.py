@@ -1,0 +1,13 @@
+"""Every projection there is. A new one is entered here."""
+
+from __future__ import annotations
+
+from service.projections.call_state import CallState
+from service.projections.coverage import Coverage
+from service.projections.observed_transfer import ObservedTransfer
+from service.projections.projection import Projection
+from service.projections.transfer_audit import TransferAudit
+
+
+def catalogue() -> list[Projection]:
+    return [CallState(), TransferAudit(), Coverage(), ObservedTransfer()]

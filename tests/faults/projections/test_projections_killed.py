@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from projecting import append, caught_up
+
+from service.log import EventLog
+from service.postgres import Database
+from service.projections import Engine, Rebuilder, catalogue
+
+ALL = [projection.name for projection in catalogue()]
+SAME = dict.fromkeys(ALL, 0)
+PROGRAM = Path(__file__).parent / "engine_program.py"
+
+
+async def start(database: Database, *arguments: str) -> asyncio.subprocess.Process:
+    url = database.url.render_as_string(hide_password=False)
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, url, stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": "."}
+    )
+
+
+async def kill(process: asyncio.subprocess.Process) -> None:
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=pytest.mark.long)])
+async def test_an_engine_that_is_killed_again_and_again_folds_each_event_once(
+    database: Database, log: EventLog, kills: int
+) -> None:
+    source = (await append(log, 500, live=20, agents=30)).events()
+    rng = random.Random(kills)
+    for _ in range(kills):
+        process = await start(database, str(PROGRAM))
+        feeding = asyncio.create_task(feed(log, source))
+        before = await database.pool.fetchval("SELECT max(position) FROM projection")
+        async with asyncio.timeout(20):
+            wanted = (before or 0) + rng.randrange(1, 900)
+            await until_folded(database, wanted)
+        await kill(process)
+        feeding.cancel()
+    engine = Engine(database, log, catalogue())
+    engine.loop.start()
+    async with asyncio.timeout(10):
+        await caught_up(engine, log)
+    await engine.loop.stop()
+    assert (await Rebuilder(database, log).rebuild(ALL, check=True)).different == SAME
+
+
+async def until_folded(database: Database, position: int) -> None:
+    while (await database.pool.fetchval("SELECT max(position) FROM projection") or -1) < position:  # noqa: ASYNC110 another process's doing
+        await asyncio.sleep(0.001)
+
+
+async def feed(log: EventLog, source: itertools.chain[object]) -> None:
+    while True:
+        await log.append([next(source) for _ in range(40)])  # type: ignore[misc]
+
+
+async def test_another_engine_takes_over_within_seconds(database: Database, log: EventLog) -> None:
+    source = (await append(log, 200)).events()
+    process = await start(database, str(PROGRAM))
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        await process.stdout.readline()
+        other = Engine(database, log, catalogue())
+        other.loop.start()
+        await kill(process)
+        await log.append([next(source) for _ in range(100)])
+    async with asyncio.timeout(5):
+        await caught_up(other, log)
+    await other.loop.stop()
+
+
+REBUILD = """
+import asyncio, sys
+import service.projections.worker as worker
+from service.log import open_log
+from service.postgres import open_pools, parse_url
+from service.projections import Rebuilder, catalogue
+
+async def main():
+    async with open_pools(parse_url(sys.argv[1])) as database, open_log(database, max_payload_bytes=1) as log:
+        names = [projection.name for projection in catalogue()]
+        await Rebuilder(database, log, shares=int(sys.argv[2])).rebuild(names)
+
+worker.FLUSH, worker.PAGE = 500, 250
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("shares", [1, 2])
+async def test_a_rebuild_that_is_killed_in_the_middle_goes_on_where_it_was(
+    database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch, shares: int
+) -> None:
+    monkeypatch.setattr("service.projections.worker.FLUSH", 500)
+    await append(log, 8_000, live=50, agents=60)
+    engine = Engine(database, log, catalogue())
+    engine.loop.start()
+    await caught_up(engine, log)
+    url = database.url.render_as_string(hide_password=False)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", REBUILD, url, str(shares), env=os.environ | {"PYTHONPATH": "."}
+    )
+    async with asyncio.timeout(30):
+        while not await database.pool.fetchval(BEGUN):
+            assert process.returncode is None
+            await asyncio.sleep(0.001)
+    await kill(process)
+    left = await database.pool.fetchval("SELECT max(position) FROM projection_rebuild")
+    assert left is not None
+    seen: list[int] = []
+    report = await Rebuilder(database, log, shares=shares).rebuild(
+        ALL, check=True, progress=lambda done, _: seen.append(done)
+    )
+    await engine.loop.stop()
+    assert report.resumed
+    assert seen[0] > 0
+    assert report.different == SAME
+    assert report.swapped
+    assert await database.pool.fetchval("SELECT count(*) FROM projection_rebuild") == 0
+
+
+BEGUN = "SELECT coalesce(max(position), -1) >= 400 FROM projection_rebuild"
