@@ -23,6 +23,9 @@ from service.errors import BadConfig, CalltrailError, DatabaseError, DatabaseUna
 from service.postgres.embedded import EmbeddedPostgres
 
 
+CLOSING_S = 2.0  # what is still asked of the database when it is closed has so long to end
+
+
 @dataclass(frozen=True)
 class Database:
     """One database and the two pools on it."""
@@ -65,7 +68,10 @@ async def open_pools(url: URL, *, max_size: int = 8) -> AsyncIterator[Database]:
         yield Database(url, pool, engine)
     finally:
         await engine.dispose()
-        pool.terminate()
+        try:
+            await asyncio.wait_for(pool.close(), CLOSING_S)
+        except TimeoutError:
+            pool.terminate()
 
 
 def parse_url(text: str) -> URL:

@@ -66,7 +66,7 @@ async def test_the_demo_says_what_it_shows_and_the_commands_read_it_back(
     states = {leg["phone_number"]: leg["state"] for leg in then["calls"][0]["legs"]}
     assert states["15000"] == "Established"
     rebuilt = await output(database_url, tmp_path, "rebuild", "--json")
-    assert rebuilt["generations"] == {"call_state": 2, "transfer_audit": 2}
+    assert rebuilt["generations"]["call_state"] == rebuilt["generations"]["transfer_audit"] == 2
     assert await output(database_url, tmp_path, "transfer", "show", second["transfer_id"], "--json") == second
 
 
@@ -93,4 +93,6 @@ async def test_killed_in_the_middle_and_run_again_it_has_lost_nothing(
         assert len(events) >= again["events"]
         assert [event.position for event in events] == list(range(len(events)))
         assert [(event.position, event.kind) for event in events[: len(told)]] == told
-        assert await database.pool.fetchval("SELECT count(*) FROM transfer_work") == 0
+        # What is concluded is watched for a while, in case it is contradicted; nothing else is left open.
+        states = {row["state"] for row in await database.pool.fetch("SELECT state FROM transfer_work")}
+        assert states <= {"confirmed", "failed", "rejected", "abandoned"}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from service.messaging import (
     open_messaging,
     relayed_stream,
 )
-from service.messaging.commands import take_commands
+from service.messaging.commands import carry_out, take_commands
 from service.messaging.nats import embedded_nats
 from service.postgres import Database
 from service.simulator import Simulator
@@ -83,7 +84,7 @@ async def test_a_command_by_message_is_answered_and_its_repetition_is_recognised
 
 async def test_commands_are_typed_and_refusals_name_the_field(application: Application) -> None:
     broker = NatsBroker(logger=None)
-    take_commands(broker, COMMANDS, application.handler)
+    take_commands(broker, COMMANDS, partial(carry_out, application.handler))
     async with TestNatsBroker(broker) as client:
         response = await client.request(message("c1", destination=" "), COMMANDS)
         reply = TransferReply.model_validate(await response.decode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,7 +17,7 @@ from service.config import Agent
 from service.log import EventLog
 from service.postgres import Database
 from service.projections import Engine, Queries, Rebuilder, TransferFilter, catalogue
-from service.recorder import Access, Recorder
+from service.recorder import Access, Accesses, Recorder, Vault
 from service.simulator import Scenario, Simulator
 
 
@@ -71,18 +72,14 @@ def destination_known(row: dict[str, Any], happened: Counter[Happened]) -> Happe
 
 @pytest.mark.parametrize("calls", [60, pytest.param(1_500, marks=pytest.mark.long)])
 async def test_observed_transfers_are_those_that_happened(
-    database: Database, log: EventLog, calls: int, capsys: pytest.CaptureFixture[str]
+    database: Database, log: EventLog, tmp_path: Path, calls: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(Simulator(seed=11, agent_count=40))
         http = await stack.enter_async_context(shared_http())
-        accesses = {
-            number: Access.of(
-                Agent(user=number, password=SecretStr(f"secret-{number}")), http, simulator.url, timeout_s=5
-            )
-            for number in simulator.agents
-        }
-        recorder = Recorder(log, accesses)
+        agents = [Agent(user=number, password=SecretStr(f"secret-{number}")) for number in simulator.agents]
+        accesses = Accesses(lambda agent: Access.of(agent, http, simulator.url, timeout_s=5), agents)
+        recorder = Recorder(database, log, accesses, Vault(tmp_path), simulator.url)
         recorder.start()
         await simulator.until(lambda: len(simulator.truth.sessions) >= len(accesses), within_s=20)
         async with asyncio.timeout(120):
