@@ -22,7 +22,6 @@ from service.config import Settings
 from service.errors import BadConfig, CalltrailError, DatabaseError, DatabaseUnavailable, SchemaMismatch
 from service.postgres.embedded import EmbeddedPostgres
 
-
 CLOSING_S = 2.0  # what is still asked of the database when it is closed has so long to end
 
 

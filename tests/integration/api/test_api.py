@@ -257,6 +257,7 @@ async def test_pages_of_events_have_no_holes(service: Service) -> None:
 
 
 async def test_the_service_says_that_it_is_well(service: Service) -> None:
+    await service.application.engine.loop.ready.wait()
     health = await service.get("/healthz")
     assert health["status"] == "ok"
     assert set(health["projections"]) == {projection.name for projection in catalogue()}
