@@ -55,14 +55,20 @@ class Schedule:
     seed: int
 
 
+def mostly(usual: str, others: tuple[str, ...], size: int) -> st.SearchStrategy[list[str]]:
+    """Draw up to `size` entries, of which about half are the usual one, so that much is under way in between."""
+    entry = st.sampled_from((*[usual] * len(others), *others))
+    return st.integers(0, size).flatmap(lambda length: st.lists(entry, min_size=length, max_size=length))
+
+
 schedules = st.builds(
     Schedule,
     ack=st.booleans(),
     events_first=st.booleans(),
     resumes=st.booleans(),
-    faults=st.lists(st.sampled_from(("none", *FAULTS)), max_size=40),
-    fates=st.lists(st.sampled_from(("durable", "durable", *FATES)), max_size=25),
-    pauses=st.lists(st.sampled_from((0.0, 0.0, 0.01, 0.3, 1.0, 4.0, 11.0, 25.0)), min_size=1, max_size=30),
+    faults=mostly("none", FAULTS, 60),
+    fates=mostly("durable", FATES, 15),
+    pauses=st.lists(st.sampled_from((0.0, 0.01, 0.3, 1.0, 4.0, 11.0, 25.0)), min_size=1, max_size=40),
     seed=st.integers(0, 2**32),
 )
 
