@@ -99,13 +99,16 @@ class Client:
 
     @property
     def resume_state(self) -> ResumeState | None:
-        """What a later process needs to go on with this session; None while there is none to go on with.
-
-        Save it with the events of a delivery, and with them the delivery's `batch`. Its `since` is that of
-        the delivery confirmed before: a caller that saves it together with a delivery puts that delivery's
-        `at`.
-        """
+        """What a later process needs, with `acked`, to go on; None while there is no session."""
         return self._session.resume_state(self._transport.cookies.dump())
+
+    def resume_state_after(self, delivery: Delivery) -> ResumeState | None:
+        """Return what `resume_state` will be once this delivery is confirmed.
+
+        Save it in the transaction that makes the events durable, with the delivery's `batch` as the number to
+        acknowledge (or the one saved before, if it is None).
+        """
+        return self._session.resume_state(self._transport.cookies.dump(), delivery)
 
     def close(self, *, keep_session: bool = False) -> None:
         """Ask for an end in good order. It comes through the iterator, so do not stop to read it.

@@ -38,7 +38,7 @@ import json
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from service.cometd import advice as advices
@@ -58,27 +58,23 @@ from service.cometd.facts import (
 )
 from service.cometd.framing import Message
 from service.cometd.patience import Patience, Timing
+from service.cometd.replies import (
+    FORBIDDEN,
+    SERVER_TROUBLE,
+    UNAUTHENTICATED,
+    Request,
+    batch_of,
+    is_goodbye,
+    is_loss,
+    negotiated,
+    replies_to,
+)
 from service.errors import BadInput, CometdError, ProtocolViolation, TransportFailed
 
 _log = logging.getLogger(__name__)
 
 _DRAIN_TRIES = 3
 """How often a closing session tries its last connect."""
-
-# Bayeux error codes are those of HTTP in meaning.
-_UNAUTHENTICATED, _UNKNOWN_SESSION, _FORBIDDEN = 401, 402, 403
-_SERVER_TROUBLE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What is under way. `ids` are in the order of the channels for a subscribe."""
-
-    purpose: Purpose
-    ids: tuple[str, ...]
-    sent_at: float
-    deadline: float
-    steady: bool
 
 
 class Session:
@@ -148,7 +144,7 @@ class Session:
         self._last_id = rng.getrandbits(40)  # a successor must not repeat ids: servers file batches by them
         self._now = self._wall = self._not_before = 0.0
         self._out: list[Item] = []
-        self._request: _Request | None = None
+        self._request: Request | None = None
         self._opened = False  # Opened was told, or the session was taken over
         self._resuming = False  # taken over, and no poll has succeeded yet
         self._unsure = False  # taken over from a process that may have lost a response
@@ -160,7 +156,7 @@ class Session:
         self._closing: bool | None = None  # once closing: whether to keep the server's session
         self._drained = False  # the last connect was answered
         self._drain_failures = 0
-        self._older: _Request | None = None  # the poll interrupted to close, still wanted
+        self._older: Request | None = None  # the poll interrupted to close, still wanted
         self._stopped: Stopped | None = None
         if resume is not None:
             self._take_over(resume)
@@ -256,7 +252,7 @@ class Session:
             message["channel"] = f"/meta/{purpose}"
             if self.client_id is not None:
                 message["clientId"] = self.client_id
-        self._request = _Request(purpose, tuple(ids), self._now, self._now + timeout, steady)
+        self._request = Request(purpose, tuple(ids), self._now, self._now + timeout, steady)
         return Send(purpose, json.dumps(messages, separators=(",", ":")).encode(), timeout)
 
     # What came back
@@ -269,8 +265,8 @@ class Session:
         events = tuple(message for message in messages if message.is_event)
         metas = [message for message in messages if not message.is_event]
         self._heed(messages)
-        replies = _replies(metas, request, self.channels)
-        if request.purpose is not Purpose.DISCONNECT and any(_is_goodbye(message) for message in metas):
+        replies = replies_to(metas, request, self.channels)
+        if request.purpose is not Purpose.DISCONNECT and any(is_goodbye(message) for message in metas):
             self._request = None
             self._deliver(events, None, request)
             self._lose("the server ended the session")
@@ -310,7 +306,7 @@ class Session:
         if isinstance(error, ProtocolViolation):
             self._keep_evidence(error)
         status = error.status if isinstance(error, TransportFailed) else None
-        refused = status in (_UNAUTHENTICATED, _FORBIDDEN)
+        refused = status in (UNAUTHENTICATED, FORBIDDEN)
         match request.purpose:
             case Purpose.DISCONNECT:
                 self._disconnected()
@@ -335,7 +331,7 @@ class Session:
         if self._drain_failures >= _DRAIN_TRIES:
             self._stop(f"closed without a last answer: {cause}", kept=True)
 
-    def _unanswered(self, request: _Request, events: tuple[Message, ...], metas: Sequence[Message]) -> None:
+    def _unanswered(self, request: Request, events: tuple[Message, ...], metas: Sequence[Message]) -> None:
         """Take a body without the reply that is due."""
         comes_again = self.acknowledged and (
             not self.streaming or any(message.channel == "/meta/connect" for message in metas)
@@ -357,19 +353,19 @@ class Session:
             _log.warning("another client shares the cookies of this session")
             self._out.append(MultipleClients(self.client_id, self.advice, self._wall))
 
-    def _deliver(self, events: tuple[Message, ...], batch: int | None, request: _Request | None) -> None:
+    def _deliver(self, events: tuple[Message, ...], batch: int | None, request: Request) -> None:
         if not events:
             return
         attempt = 1 if self._held is None else self._held.attempt + 1
         self._held = None
-        request_id = None if request is None else request.ids[0]
+        request_id = request.ids[0]
         self._out.append(
             Delivery(events, batch, self.client_id or "", self.acknowledged, request_id, self._wall, attempt)
         )
 
     # Handshake and subscription
 
-    def _shaken(self, request: _Request, reply: Message, events: tuple[Message, ...]) -> None:
+    def _shaken(self, request: Request, reply: Message, events: tuple[Message, ...]) -> None:
         client_id = reply.fields.get("clientId")
         types = reply.fields.get("supportedConnectionTypes")
         if not reply.successful:
@@ -380,7 +376,7 @@ class Session:
             self._refuse(f"the server does not offer {self.connection_type}")
         else:
             self.client_id = client_id
-            self.acknowledged, first_batch = _negotiated(reply)
+            self.acknowledged, first_batch = negotiated(reply)
             self.acked = 0 if events else first_batch or 0
             self._deliver(events, first_batch, request)
             self.state = State.SUBSCRIBING
@@ -392,23 +388,23 @@ class Session:
         said = f"handshake refused: {self._said(reply)}"
         if self.advice.gives_up:
             self._stop(f"{said}; the server forbids another try")
-        elif code is not None and code >= _SERVER_TROUBLE:
+        elif code is not None and code >= SERVER_TROUBLE:
             self._wait(self._patience.after_failure())
         else:
             self._refuse(said, code=code)
 
     def _subscribed(
-        self, request: _Request, replies: Mapping[str, Message], events: tuple[Message, ...]
+        self, request: Request, replies: Mapping[str, Message], events: tuple[Message, ...]
     ) -> None:
         asked = [(channel, replies[i]) for channel, i in zip(self.channels, request.ids, strict=True)]
         granted = tuple(channel for channel, reply in asked if reply.successful)
         denied = [(channel, reply) for channel, reply in asked if not reply.successful]
-        lost = [reply for _, reply in denied if _is_loss(reply)]
+        lost = [reply for _, reply in denied if is_loss(reply)]
         if self.advice.ends_session or lost:
             self._deliver(events, None, request)
             self._lose(self._said(lost[0]) if lost else f"advice: reconnect {self.advice.reconnect}")
             return
-        if any((reply.error[0] or 0) >= _SERVER_TROUBLE for _, reply in denied):
+        if any((reply.error[0] or 0) >= SERVER_TROUBLE for _, reply in denied):
             self._deliver(events, None, request)
             self._wait(self._patience.after_failure())
             return
@@ -440,7 +436,7 @@ class Session:
 
     # Polling
 
-    def _polled(self, request: _Request, reply: Message, events: tuple[Message, ...]) -> None:
+    def _polled(self, request: Request, reply: Message, events: tuple[Message, ...]) -> None:
         self._patience.succeeded()
         self._evidence = None
         self._resumed()
@@ -454,7 +450,7 @@ class Session:
             self._deliver(events, None, request)
             self._lose(f"advice: reconnect {self.advice.reconnect}")
             return
-        batch = _batch(reply) if self.acknowledged else None
+        batch = batch_of(reply) if self.acknowledged else None
         self._deliver(events, batch, request)
         if not events:
             self.acked = self.acked if batch is None else batch
@@ -478,9 +474,9 @@ class Session:
     def _poll_refused(self, reply: Message) -> None:
         code, _ = reply.error
         said = self._said(reply)
-        if _is_loss(reply) or self.advice.ends_session:
+        if is_loss(reply) or self.advice.ends_session:
             self._lose(said)
-        elif code is None or code >= _SERVER_TROUBLE:
+        elif code is None or code >= SERVER_TROUBLE:
             self._poll_failed(said)
         else:  # our message is wrong or not allowed, and would be again: start over, slowly
             _log.error("a connect was refused: %s", said)
@@ -491,7 +487,8 @@ class Session:
     def _lose(self, cause: str) -> None:
         """End the session that the server no longer has, and make for a new one."""
         if self._held is not None:  # the server's copy is gone, ours is the last one
-            self._deliver(self._held.messages, None, None)
+            held, self._held = self._held, None
+            self._out.append(replace(held, batch=None, attempt=held.attempt + 1))
         if self._opened:
             assert self.client_id is not None, "an open session has an id"
             self._out.append(Lost(self.client_id, self.acknowledged, cause, self._since, self._wall))
@@ -542,8 +539,16 @@ class Session:
             return
         if delivery.batch is not None:
             self.acked = delivery.batch
-        if self._opened and (delivery.batch is not None or not self.acknowledged):
-            self._since = delivery.at
+        if self._opened:
+            self._since = self._certain_after(delivery)
+
+    def _certain_after(self, delivery: Delivery) -> float | None:
+        """Return the end of the certain span if this delivery is durable.
+
+        With acknowledgement, events outside a batch say nothing about those that wait in the server's queue.
+        """
+        whole = delivery.batch is not None or not delivery.acknowledged
+        return delivery.at if whole else self._since
 
     def withheld(self, delivery: Delivery, now: float) -> None:
         """Note that a delivery with a batch is not durable: the next connect repeats the old ack."""
@@ -600,6 +605,7 @@ class Session:
         """Take the response to the poll that was interrupted."""
         self._wall = wall
         request, self._older = self._older, None
+        assert request is not None, "a poll was interrupted"
         self._deliver(tuple(message for message in messages if message.is_event), None, request)
         return self._told()
 
@@ -625,9 +631,11 @@ class Session:
             self._drained = True
 
     def resume_state(
-        self, cookies: tuple[Mapping[str, str | float | bool | None], ...]
+        self,
+        cookies: tuple[Mapping[str, str | float | bool | None], ...],
+        after: Delivery | None = None,
     ) -> ResumeState | None:
-        """Return what a successor needs, None while there is no session to go on with."""
+        """Return what a successor needs once `after` is durable; None without a session to go on with."""
         if self.client_id is None or not self._opened:
             return None
         return ResumeState(
@@ -636,7 +644,7 @@ class Session:
             connection_type=self.connection_type,
             acknowledged=self.acknowledged,
             channels=self.channels,
-            since=self._since,
+            since=self._since if after is None else self._certain_after(after),
             idle=self.state is State.STOPPED and self._drained and not self._gap,
         )
 
@@ -648,46 +656,3 @@ class Session:
         self.state = State.STOPPED
         self._stopped = Stopped(reason, self._since, kept)
         return self._stopped
-
-
-def _replies(metas: Sequence[Message], request: _Request, channels: Sequence[str]) -> dict[str, Message]:
-    """Find the replies to a request, by id. A server that omits ids is matched by what it answers to."""
-    found: dict[str, Message] = {}
-    for message in metas:
-        if message.channel != f"/meta/{request.purpose}":
-            continue
-        reply_id = message.id
-        if reply_id is None and request.purpose is Purpose.SUBSCRIBE:
-            by_channel = dict(zip(channels, request.ids, strict=True))
-            reply_id = by_channel.get(str(message.fields.get("subscription")))
-        elif reply_id is None:
-            reply_id = request.ids[0]
-        if reply_id in request.ids:
-            found[str(reply_id)] = message
-    return found
-
-
-def _is_goodbye(message: Message) -> bool:
-    return message.channel == "/meta/disconnect"
-
-
-def _is_loss(reply: Message) -> bool:
-    """Whether an unsuccessful reply says that the server does not know the session, or us."""
-    code, text = reply.error
-    return code in (_UNAUTHENTICATED, _UNKNOWN_SESSION) or (
-        code == _FORBIDDEN and "unknown client" in text.lower()
-    )
-
-
-def _negotiated(reply: Message) -> tuple[bool, int | None]:
-    """Return whether the server acknowledges, and the batch of the events that came with the handshake."""
-    ack = reply.ext.get("ack")
-    if isinstance(ack, dict) and ack.get("enabled") is True:
-        batch = ack.get("batch")
-        return True, batch if type(batch) is int else None
-    return ack is True, None
-
-
-def _batch(reply: Message) -> int | None:
-    batch = reply.ext.get("ack")
-    return batch if type(batch) is int else None

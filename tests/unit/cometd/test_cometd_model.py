@@ -55,14 +55,20 @@ class Schedule:
     seed: int
 
 
+def mostly(usual: str, others: tuple[str, ...], size: int) -> st.SearchStrategy[list[str]]:
+    """Draw up to `size` entries, about half of them the usual one, so that much goes on in between."""
+    entry = st.sampled_from((*[usual] * len(others), *others))
+    return st.integers(0, size).flatmap(lambda length: st.lists(entry, min_size=length, max_size=length))
+
+
 schedules = st.builds(
     Schedule,
     ack=st.booleans(),
     events_first=st.booleans(),
     resumes=st.booleans(),
-    faults=st.lists(st.sampled_from(("none", *FAULTS)), max_size=40),
-    fates=st.lists(st.sampled_from(("durable", "durable", *FATES)), max_size=25),
-    pauses=st.lists(st.sampled_from((0.0, 0.0, 0.01, 0.3, 1.0, 4.0, 11.0, 25.0)), min_size=1, max_size=30),
+    faults=mostly("none", FAULTS, 60),
+    fates=mostly("durable", FATES, 15),
+    pauses=st.lists(st.sampled_from((0.0, 0.01, 0.3, 1.0, 4.0, 11.0, 25.0)), min_size=1, max_size=40),
     seed=st.integers(0, 2**32),
 )
 
@@ -75,6 +81,7 @@ class Disk:
     resume: ResumeState | None = None
     acked: int = 0
     base: int = 0
+    since: float | None = None  # when the last transaction was, the end of what is certain after a crash
     told: list[Item] = field(default_factory=list)
     crashes: list[float | None] = field(default_factory=list)  # since when nobody can be sure
 
@@ -96,17 +103,10 @@ class Recorder:
                 else:
                     self.disk.told.append(item)
                     if isinstance(item, Opened):
-                        self.remember(client, item.client_id, 0, 0)
+                        self.remember(client.resume_state, 0, client.acked, item.at)
 
-    def remember(
-        self, client: Client, session: str, base: int, acked: int, since: float | None = None
-    ) -> None:
-        if session != self.session:
-            self.session, self.base = session, 0
-        state = client.resume_state
-        if state is not None and since is not None:
-            state = replace(state, since=since)
-        self.disk.resume, self.disk.base, self.disk.acked = state, base, acked
+    def remember(self, state: ResumeState | None, base: int, acked: int, since: float) -> None:
+        self.disk.resume, self.disk.base, self.disk.acked, self.disk.since = state, base, acked, since
 
     async def take(self, delivery: Delivery, client: Client) -> None:
         if delivery.client_id != self.session:
@@ -123,7 +123,7 @@ class Recorder:
             kept = self.disk.events.setdefault((delivery.client_id, self.base + k), message.data)
             assert kept == message.data, "the same id has other content"
         batch = client.acked if delivery.batch is None else delivery.batch
-        self.remember(client, delivery.client_id, end, batch, delivery.at)
+        self.remember(client.resume_state_after(delivery), end, batch, delivery.at)
         if fate == "unknown":
             return
         if fate == "crash after":
@@ -193,7 +193,7 @@ class World:
             disk.resume = replace(resume, idle=False)
         else:
             recorder.session, recorder.base = "", 0
-            disk.crashes.append(disk.resume.since if disk.resume is not None else None)
+            disk.crashes.append(disk.since)
         await recorder.run(client)
         disk.resume, disk.acked, disk.base = client.resume_state, client.acked, recorder.base
 
@@ -228,11 +228,10 @@ def check(schedule: Schedule) -> None:
     recorded = list(disk.events.values())
     assert recorded == sorted(set(recorded)), "an event was recorded twice or out of order"
     spans = gaps(disk)
-    if not schedule.resumes:  # the recorder knows itself that it crashed, and since when
-        openings = [item.at for item in disk.told if isinstance(item, Opened)]
-        for since in disk.crashes:
-            begins = -float("inf") if since is None else since
-            spans.append((begins, min((at for at in openings if at > begins), default=float("inf"))))
+    openings = [item.at for item in disk.told if isinstance(item, Opened)]
+    for since in disk.crashes:  # the recorder knows itself that it started afresh, and since when
+        begins = -float("inf") if since is None else since
+        spans.append((begins, min((at for at in openings if at > begins), default=float("inf"))))
     for number, at in server.published:
         if number not in disk.events.values():
             assert any(begins <= at <= ends for begins, ends in spans), f"event {number} is missing, untold"

@@ -309,12 +309,15 @@ def test_a_copy_that_the_server_does_not_send_again_is_ours_to_keep() -> None:
     play.session.withheld(delivery, play.now)
     (again,) = play.poll()
     assert numbers(again) == [1]
-    play.session.withheld(delivery, play.now)
+    assert isinstance(again, Delivery)
+    play.session.withheld(again, play.now)
     play.next()
+    play.now += 5
     last, lost = play.reply({**UNKNOWN})
     assert numbers(last) == [1]
     assert isinstance(last, Delivery)
-    assert last.batch is None
+    assert (last.batch, last.attempt) == (None, 3)
+    assert last.at == again.at, "nothing is certain since"
     assert isinstance(lost, Lost)
 
 
@@ -924,6 +927,22 @@ def test_a_takeover_without_acknowledgement_doubts_what_a_crash_may_have_cost(*,
     items = play.poll()
     assert [type(item) for item in items] == ([Resumed] if idle else [PossibleGap, Resumed])
     assert items[-1].since == 5.0  # type: ignore[union-attr]
+
+
+def test_the_state_to_save_with_a_delivery_is_the_one_after_it() -> None:
+    play = Play()
+    play.steady()
+    before = play.session.resume_state(())
+    play.now += 5
+    (delivery,) = play.poll(1)
+    assert isinstance(delivery, Delivery)
+    after = play.session.resume_state((), delivery)
+    assert before is not None
+    assert after is not None
+    assert (before.since, after.since) == (play.wall - 5, play.wall)
+    assert play.session.resume_state(()) == before
+    play.confirm(delivery)
+    assert play.session.resume_state(()) == after
 
 
 def test_a_takeover_must_fit() -> None:
