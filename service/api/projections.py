@@ -16,6 +16,10 @@ def projections_router(services: Services) -> APIRouter:
     async def projections() -> dict[str, Any]:
         return {"projections": await services.engine.status()}
 
+    @router.get("/coverage", summary="Every agent's coverage")
+    async def coverages() -> dict[str, Any]:
+        return {"agents": await services.queries.coverages()}
+
     @router.get("/coverage/{agent}", summary="The spans in which an agent's record is complete, and the gaps")
     async def coverage(agent: str) -> dict[str, Any]:
         return {"agent": agent, "spans": await services.queries.coverage(agent)}

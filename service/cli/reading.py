@@ -12,6 +12,7 @@ from service.api.moments import resolve, zoned
 from service.api.replay import step_document
 from service.cli import show
 from service.cli.options import AsJson, AsOf, DataDir, reading, run
+from service.errors import NotFound
 from service.projections import Step, TransferFilter, call_story, calls_of
 
 When = Annotated[datetime | None, typer.Option(help="A time, ISO 8601, in UTC.")]
@@ -130,5 +131,31 @@ def trail(
             show.print_json(row)
         else:
             show.print_trail(row)
+
+    run(main())
+
+
+def coverage(
+    agent: Annotated[str | None, typer.Argument(help="Only this agent.")] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show in which spans each agent's record is complete, and where it has gaps.
+
+    calltrail coverage 15000
+    """
+
+    async def main() -> None:
+        async with reading(data_dir) as at:
+            found = await at.queries.coverages()
+        agents = [one for one in found if agent in {None, one["agent"]}]
+        if agent is not None and not agents:
+            raise NotFound(f"no session of agent {agent} is recorded")
+        if as_json:
+            show.print_json({"agents": agents})
+        for one in () if as_json else agents:
+            columns = ("kind", "from", "to", "why", "position")
+            spans = [[span.get(name) for name in columns] for span in one["spans"]]
+            show.print_table(f"Agent {one['agent']}", columns, spans)
 
     run(main())

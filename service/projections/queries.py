@@ -141,6 +141,13 @@ class Queries:
         spans: list[dict[str, Any]] = rows[0]["spans"] if rows else []
         return spans
 
+    async def coverages(self) -> list[dict[str, Any]]:
+        """Every recorded agent with the spans of the record, by user name."""
+        return await self._rows(
+            f"SELECT agent, spans FROM coverage WHERE generation = {live_generation('coverage')} "  # noqa: S608 constants
+            "ORDER BY agent"
+        )
+
     async def _rows(self, statement: str, *arguments: Any) -> list[dict[str, Any]]:
         with database_errors():
             found = await self._database.pool.fetch(statement, *arguments)

@@ -65,6 +65,9 @@ async def test_the_demo_says_what_it_shows_and_the_commands_read_it_back(
     )
     states = {leg["phone_number"]: leg["state"] for leg in then["calls"][0]["legs"]}
     assert states["15000"] == "Established"
+    covered = await output(database_url, tmp_path, "coverage", "15000", "--json")
+    assert [one["agent"] for one in covered["agents"]] == ["15000"]
+    assert covered["agents"][0]["spans"]
     rebuilt = await output(database_url, tmp_path, "rebuild", "--json")
     assert rebuilt["generations"]["call_state"] == rebuilt["generations"]["transfer_audit"] == 2
     assert await output(database_url, tmp_path, "transfer", "show", second["transfer_id"], "--json") == second

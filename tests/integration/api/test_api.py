@@ -256,6 +256,15 @@ async def test_pages_of_events_have_no_holes(service: Service) -> None:
     assert positions == list(range(len(positions)))
 
 
+async def test_coverage_is_told_for_every_agent(service: Service) -> None:
+    head = (await service.get("/v1/events?limit=1"))["head"]
+    await service.get(f"/v1/calls?min_position={head}")
+    agents = (await service.get("/v1/coverage"))["agents"]
+    assert [one["agent"] for one in agents] == ["15000", "15001", "15002"]
+    for one in agents:
+        assert (await service.get(f"/v1/coverage/{one['agent']}"))["spans"] == one["spans"]
+
+
 async def test_the_service_says_that_it_is_well(service: Service) -> None:
     await service.application.engine.loop.ready.wait()
     health = await service.get("/healthz")
