@@ -1,0 +1,1 @@
+"""Answers for analysts: the documented views of schema `analytics`, and questions asked of them."""
