@@ -222,8 +222,8 @@ class Redactor:
         return [row["codec"] for row in rows if any(value.encode() in row["dictionary"] for value in values)]
 
     async def _clear_away(self) -> None:
-        """Let Postgres forget the row versions that were replaced; the owner of the tables may ask for it."""
-        connection = await self._database.connect()
+        """Let Postgres forget the row versions that were replaced."""
+        connection = await self._database.connect_as_owner()
         try:
             with database_errors():
                 await connection.execute(CLEAR_AWAY, timeout=None)

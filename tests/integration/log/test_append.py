@@ -136,10 +136,12 @@ async def test_what_the_log_does_not_take_is_named(
         "TRUNCATE event_log_000000",
     ],
 )
-async def test_the_database_refuses_every_change(log: EventLog, database: Database, statement: str) -> None:
+async def test_the_database_refuses_every_change_to_its_owner_too(
+    log: EventLog, owner: asyncpg.Connection[asyncpg.Record], statement: str
+) -> None:
     await log.append([event(Producer.new(), 0)])
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
-        await database.pool.execute(statement)
+        await owner.execute(statement)
     assert len(await log.read()) == 1
 
 
@@ -153,9 +155,9 @@ async def test_recorded_at_is_held_when_the_clock_steps_back(log: EventLog, data
 
 
 @pytest.fixture
-async def small_partitions(database: Database) -> None:
+async def small_partitions(owner: asyncpg.Connection[asyncpg.Record]) -> None:
     """Ten positions in a partition."""
-    await database.pool.execute(
+    await owner.execute(
         """
         CREATE OR REPLACE FUNCTION event_log_partition_size() RETURNS bigint
             LANGUAGE sql IMMUTABLE AS 'SELECT 10::bigint';
@@ -165,7 +167,7 @@ async def small_partitions(database: Database) -> None:
 
 
 async def test_the_log_goes_on_in_the_next_partition(
-    small_partitions: None, log: EventLog, database: Database
+    small_partitions: None, log: EventLog, database: Database, owner: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     producer = Producer.new()
     await log.append([event(producer, count) for count in range(8)])
@@ -177,7 +179,7 @@ async def test_the_log_goes_on_in_the_next_partition(
     )
     assert [tuple(row) for row in counts] == [(f"event_log_00000{n}", 10) for n in range(4)]
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
-        await database.pool.execute("TRUNCATE event_log_000001")
+        await owner.execute("TRUNCATE event_log_000001")
 
 
 async def test_an_id_is_recognised_in_whichever_partition_it_is(
@@ -200,7 +202,9 @@ async def test_an_id_is_recognised_in_whichever_partition_it_is(
     assert await log.next_position() == 29
 
 
-async def test_a_killed_connection_costs_nothing_but_time(log: EventLog, database: Database) -> None:
+async def test_a_killed_connection_costs_nothing_but_time(
+    log: EventLog, owner: asyncpg.Connection[asyncpg.Record]
+) -> None:
     async def produce(producer: Producer) -> None:
         for count in range(40):
             await log.append([event(producer, count, b"%d" % count, stream=f"session-{producer.key}")])
@@ -209,7 +213,7 @@ async def test_a_killed_connection_costs_nothing_but_time(log: EventLog, databas
         killed = 0
         while killed < 5:
             await log.watch.beyond(20 * killed)
-            killed += await database.pool.fetchval(
+            killed += await owner.fetchval(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND query LIKE '%log_head%' AND pid <> pg_backend_pid()"
             )

@@ -29,10 +29,12 @@ async def test_a_redaction_that_is_not_on_record_is_a_forgery(log: EventLog, dat
     assert [one[:2] for one in report.differences] == [(7, Kind.PAYLOAD), (8, Kind.PAYLOAD)]
 
 
-async def test_even_while_redacting_nothing_else_can_be_changed(log: EventLog, database: Database) -> None:
+async def test_even_while_redacting_nothing_else_can_be_changed(
+    log: EventLog, owner: asyncpg.Connection[asyncpg.Record]
+) -> None:
     await log.append(list(Traffic(seed=5, sessions=3).events(10)))
     for change in ("payload = ''", "stream = 'x', salt = NULL", "commitment = salt, salt = NULL"):
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
-            await database.pool.execute(
+            await owner.execute(
                 f"SET calltrail.redacting = 'on'; UPDATE event_log SET {change} WHERE position = 5"
             )
