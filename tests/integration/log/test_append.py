@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from service.errors import AppendConflict, BadEvent, EventIdReused
+from service.events import ClockStepped, decode
 from service.log import Condition, EventLog, NewEvent, Producer, Statement, open_log
 from service.postgres import Database
 
@@ -147,11 +148,18 @@ async def test_the_database_refuses_every_change_to_its_owner_too(
 
 async def test_recorded_at_is_held_when_the_clock_steps_back(log: EventLog, database: Database) -> None:
     await database.pool.execute("UPDATE log_head SET recorded_at = now() + interval '1 hour'")
-    await log.append([event(Producer.new(), 0)])
-    await log.append([event(Producer.new(), 0)])
-    first, second = await log.read()
-    assert first.recorded_at == second.recorded_at
-    assert await log.position_at(first.recorded_at) == 1
+    [held_at] = await database.pool.fetchrow("SELECT recorded_at FROM log_head")  # type: ignore[misc]
+    async with open_log(database, max_payload_bytes=100) as other:
+        for door in (log, other, log, other):
+            await door.append([event(Producer.new(), 0)])
+    stored = await log.read()
+    assert {one.recorded_at for one in stored} == {held_at}
+    assert await log.position_at(held_at) == len(stored) - 1
+    [step] = [one for one in stored if one.kind == ClockStepped.kind()]
+    told, _ = decode(step.kind, step.payload) or (None, b"")
+    assert isinstance(told, ClockStepped)
+    assert told.held_at == held_at > told.clock
+    assert len(stored) == 5
 
 
 @pytest.fixture
@@ -231,7 +239,9 @@ async def test_a_killed_connection_costs_nothing_but_time(
 async def test_two_processes_on_one_log_take_turns(log: EventLog, database: Database) -> None:
     async with open_log(database, max_payload_bytes=100) as other:
         await asyncio.gather(*(door.append([event(Producer.new(), 0)]) for door in (log, other) * 20))
-        assert [one.position for one in await other.read()] == list(range(40))
+        stored = await other.read()
+        assert [one.position for one in stored] == list(range(40))
+        assert {one.kind for one in stored} == {"NotificationReceived"}  # no clock was found to be behind
 
 
 def test_ids_of_a_producer_sort_in_order_and_tell_their_count() -> None:
