@@ -278,6 +278,17 @@ class ProjectionRebuilt(Event, frozen=True):
     upto: int
 
 
+class AuditExported(Event, frozen=True):
+    """Somebody took transfers out of the record. `sha256` is of the file, of a bundle's manifest."""
+
+    by: str
+    format: str
+    asked: str
+    """The filter, in words."""
+    transfers: int
+    sha256: str
+
+
 CATALOGUE: dict[str, type[Event]] = {
     kind.kind(): kind
     for kind in (
@@ -304,6 +315,7 @@ CATALOGUE: dict[str, type[Event]] = {
         TransferContradicted,
         CommandRefused,
         ProjectionRebuilt,
+        AuditExported,
     )
 }
 """Every kind by its wire name."""
@@ -385,6 +397,10 @@ def session_stream(session: UUID) -> str:
 def key_stream(digest: str) -> str:
     """The stream that a claimed Idempotency-Key has for itself; `digest` hides caller and key."""
     return f"key-{digest}"
+
+
+AUDIT_STREAM = "audit"
+"""The stream of what was taken out of the record."""
 
 
 def stream_of_notification(element: bytes, session: UUID) -> str:
