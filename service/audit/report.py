@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from service.audit.record import plain
 from service.errors import BadInput
 
 MOST_IN_PDF = 5_000
@@ -63,7 +64,7 @@ class HtmlReport:
         self._file.write(self._parts.head(about))
 
     def add(self, row: Mapping[str, Any]) -> None:
-        self._file.write(self._parts.transfer(row))
+        self._file.write(self._parts.transfer({name: plain(value) for name, value in row.items()}))
 
     def close(self, redactions: Sequence[Mapping[str, Any]]) -> None:
         self._file.write(self._parts.tail(self._about, redactions))
@@ -137,7 +138,7 @@ class PdfReport:
             ("Why", row["reason"] or "no reason given"),
             ("Asked by", row["caller"] or "nobody through us: only observed"),
             ("Call", f"{row['call_id']}, connId {row['conn_id'] or 'unknown'}"),
-            ("When", f"{row['requested_at']}, settled {row['settled_at'] or 'not yet'}"),
+            ("When", f"{plain(row['requested_at'])}, settled {plain(row['settled_at']) or 'not yet'}"),
             ("Because", row["grade"] or row["message"] or "nothing known"),
             ("Steps (positions)", steps),
             ("Evidence (positions)", ", ".join(map(str, row["evidence"])) or "none"),
