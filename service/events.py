@@ -278,6 +278,17 @@ class ProjectionRebuilt(Event, frozen=True):
     upto: int
 
 
+class AuditExported(Event, frozen=True):
+    """Somebody took transfers out of the record. `sha256` is of the file, of a bundle's manifest."""
+
+    by: str
+    format: str
+    asked: str
+    """The filter, in words."""
+    transfers: int
+    sha256: str
+
+
 class PayloadRedacted(Event, frozen=True):
     """Fields of a call's events were blanked for good and their salts destroyed."""
 
@@ -361,6 +372,7 @@ CATALOGUE: dict[str, type[Event]] = {
         TransferContradicted,
         CommandRefused,
         ProjectionRebuilt,
+        AuditExported,
         PayloadRedacted,
         RedactionRefused,
         LegalHoldPlaced,
@@ -447,6 +459,10 @@ def session_stream(session: UUID) -> str:
 def key_stream(digest: str) -> str:
     """The stream that a claimed Idempotency-Key has for itself; `digest` hides caller and key."""
     return f"key-{digest}"
+
+
+AUDIT_STREAM = "audit"
+"""The stream of what was taken out of the record."""
 
 
 def stream_of_notification(element: bytes, session: UUID) -> str:

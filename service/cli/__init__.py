@@ -15,6 +15,7 @@ from service import __version__
 from service.cli import (
     bench_transfers,
     demo,
+    export_commands,
     log_commands,
     logs,
     projection_commands,
@@ -37,7 +38,13 @@ app = typer.Typer(
 db = typer.Typer(help="The database.", no_args_is_help=True)
 transfer = typer.Typer(help="One transfer: send it, show its trail, settle it.", no_args_is_help=True)
 hold = typer.Typer(help="Legal holds: what they cover is not redacted.", no_args_is_help=True)
+export = typer.Typer(help="Take transfers out of the record, as files.", no_args_is_help=True)
 bench = typer.Typer(help="Measure it on this machine, on made-up data.", no_args_is_help=True)
+
+
+@export.callback()
+def exporting() -> None:
+    """Say that exports are a group, however few there are."""
 
 
 @bench.callback()
@@ -71,6 +78,8 @@ app.add_typer(hold, name="hold")
 hold.command("add")(redaction_commands.add_hold)
 hold.command("release")(redaction_commands.release)
 hold.command("list")(redaction_commands.holds)
+app.add_typer(export, name="export")
+export.command("audit")(export_commands.audit)
 app.add_typer(db, name="db")
 db.command("upgrade")(running.upgrade)
 db.command("train")(log_commands.train_dictionary)
