@@ -94,5 +94,5 @@ async def test_a_stranger_can_ask_whether_the_log_was_only_extended(
         with pytest.raises(ProofRefused):
             verify_consistency(old.size, new.root, new.size, new.root, hashes)
     for old_size, new_size in ((5, 4), (5, 811)):
-        answer = await client.get(CONSISTENCY, params={"old": old.size, "new": new.size})
+        answer = await client.get(CONSISTENCY, params={"old": old_size, "new": new_size})
         assert answer.status_code == 404
