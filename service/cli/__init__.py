@@ -15,6 +15,7 @@ from service import __version__
 from service.cli import (
     bench_transfers,
     demo,
+    doctor,
     export_commands,
     log_commands,
     logs,
@@ -56,6 +57,7 @@ app.command()(running.simulate)
 app.command()(reading.calls)
 app.command()(reading.history)
 app.command()(reading.transfers)
+app.command()(doctor.doctor)
 app.command()(recorder_commands.sessions)
 app.command()(reading.coverage)
 app.command()(projection_commands.rebuild)
