@@ -22,6 +22,7 @@ from service.cli import (
     projection_commands,
     reading,
     recorder_commands,
+    redaction_commands,
     replay_commands,
     running,
     transfer_commands,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 db = typer.Typer(help="The database.", no_args_is_help=True)
 transfer = typer.Typer(help="One transfer: send it, show its trail, settle it.", no_args_is_help=True)
+hold = typer.Typer(help="Legal holds: what they cover is not redacted.", no_args_is_help=True)
 export = typer.Typer(help="Take transfers out of the record, as files.", no_args_is_help=True)
 bench = typer.Typer(help="Measure it on this machine, on made-up data.", no_args_is_help=True)
 
@@ -67,11 +69,17 @@ app.command()(replay_commands.diff)
 app.command()(log_commands.verify)
 app.command()(log_commands.prove)
 app.command()(log_commands.checkpoint)
+app.command()(redaction_commands.redact)
+app.command()(redaction_commands.redactions)
 app.command()(transfer_commands.asyncapi)
 app.add_typer(transfer, name="transfer")
 transfer.command("send")(running.send)
 transfer.command("show")(reading.trail)
 transfer.command("settle")(transfer_commands.settle)
+app.add_typer(hold, name="hold")
+hold.command("add")(redaction_commands.add_hold)
+hold.command("release")(redaction_commands.release)
+hold.command("list")(redaction_commands.holds)
 app.add_typer(export, name="export")
 export.command("audit")(export_commands.audit)
 app.add_typer(db, name="db")
