@@ -25,6 +25,7 @@ from service.cometd import (
     Client,
     Delivery,
     Evidence,
+    Failing,
     Item,
     Lost,
     Message,
@@ -118,7 +119,8 @@ class AgentRecorder:
     ) -> None:
         self.user = access.agent.user
         self.status = Status.STARTING
-        self.reason = ""
+        self._cause = ""  # of the status
+        self._fault = ""  # why requests fail, if they do since the status changed
         self.loop = Loop(f"recorder {self.user}", self._run)
         self._access = access
         self._log = log
@@ -156,6 +158,11 @@ class AgentRecorder:
         retrying = self._client is not None and self._client.state is State.RETRYING
         return Status.RETRYING if self.status is Status.OPEN and retrying else self.status
 
+    @property
+    def reason(self) -> str:
+        """Why the recording stands where it does, or is not going on."""
+        return self._cause if self.current_status is Status.OPEN else self._fault or self._cause
+
     # The loop
 
     async def _run(self, loop: Loop) -> None:
@@ -176,9 +183,9 @@ class AgentRecorder:
         """Go on with what an earlier process, or an earlier client of ours, has left; else begin."""
         kept, self._kept = self._kept, None
         if self._client is not None and (state := self._client.resume_state) is not None and self._open:
-            return self._access.connect(self._pacing, self._troubled, resume=state, acked=self._client.acked)
+            return self._access.connect(self._pacing, resume=state, acked=self._client.acked)
         if kept is None or kept.session is None:
-            return self._access.connect(self._pacing, self._troubled)
+            return self._access.connect(self._pacing)
         self._open = True
         producer = Producer(kept.session)
         secret = self._keeper.open(kept)
@@ -188,10 +195,10 @@ class AgentRecorder:
             resume = secret.resume_state(kept.alive_at, idle=kept.idle)
             await self._pacing.resumptions.turn()
             with suppress(BadInput):  # it was held over other channels
-                return self._access.connect(self._pacing, self._troubled, resume=resume, acked=kept.acked)
+                return self._access.connect(self._pacing, resume=resume, acked=kept.acked)
         self._numbering = Numbering("", producer, kept.delivered)
         await self._lose_kept(kept)
-        return self._access.connect(self._pacing, self._troubled)
+        return self._access.connect(self._pacing)
 
     async def _lose_kept(self, kept: Kept) -> None:
         assert kept.session is not None
@@ -349,12 +356,19 @@ class AgentRecorder:
                 return [(unreadable, body)]
             case Stopped():
                 return self._stopped(item)
-            case MultipleClients():
-                self.reason = "another client shares this session's cookies and slows both down"
-                logger.warning(self.reason, extra={"agent": agent, "session": str(session)})
+            case Failing() | MultipleClients():
+                self._warned(item)
                 return []
             case Delivery():
                 return []
+
+    def _warned(self, item: Failing | MultipleClients) -> None:
+        if isinstance(item, Failing):
+            self._fault = item.cause
+            logger.warning("a request failed and is tried again", extra=self._extra(item.cause))
+        else:
+            self._cause = "another client shares this session's cookies and slows both down"
+            logger.warning("the session is crowded", extra=self._extra(self._cause))
 
     def _opened(self, max_interval: float | None) -> None:
         self._now(Status.OPEN)
@@ -388,14 +402,8 @@ class AgentRecorder:
             return [(closed, None)]
         return [] if self._closing.is_set() else self._refused(item.reason, now)
 
-    def _troubled(self, why: str) -> None:
-        """GWS cannot be asked to let us in: said once, and shown until it can."""
-        if self.reason != why:
-            self.reason = why
-            logger.warning("GWS cannot be reached", extra={"agent": self.user, "fault": why})
-
     def _now(self, status: Status, reason: str = "") -> None:
-        self.status, self.reason = status, reason
+        self.status, self._cause, self._fault = status, reason, ""
         extra = {
             "agent": self.user,
             "session": str(self._numbering.session),
@@ -499,7 +507,7 @@ class AgentRecorder:
         )
         self._note(alarm, other.payload)
 
-    def _extra(self, error: Exception, attempt: int = 1) -> dict[str, object]:
+    def _extra(self, error: Exception | str, attempt: int = 1) -> dict[str, object]:
         session = str(self._numbering.session)
         return {"agent": self.user, "session": session, "attempt": attempt, "fault": str(error)}
 
