@@ -28,7 +28,7 @@ def create_api(services: Services) -> FastAPI:
     """All routes. The documentation pages of FastAPI load scripts from elsewhere, so they are left out."""
     app = FastAPI(title="calltrail", version=__version__, docs_url=None, redoc_url=None)
     problems.install(app)
-    app.include_router(drop_in(services.handler, services.agents, services.settings.max_request_bytes))
+    app.include_router(drop_in(services.handler, services.accesses, services.settings.max_request_bytes))
     routers = (
         calls_router,
         transfers_router,
