@@ -18,7 +18,7 @@ from service.api.redactions import redactions_router
 from service.api.replay import replay_router
 from service.api.services import Services
 from service.api.sessions import sessions_router
-from service.api.tlog import tlog_router
+from service.api.tlog import proofs_router, tlog_router
 from service.api.transfers import transfers_router
 
 __all__ = ["Services", "create_api"]
@@ -44,6 +44,7 @@ def create_api(services: Services) -> FastAPI:
         app.include_router(router(services))
 
     app.include_router(tlog_router(services))
+    app.include_router(proofs_router(services))
 
     @app.get("/healthz", tags=["service"], summary="Whether the service can do its work")
     async def health() -> dict[str, Any]:
