@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
-from service.errors import DatabaseError, GwsError, NotSent
+from service.errors import DatabaseError, DatabaseUnavailable, GwsError, NotSent
 from service.gws import GwsClient
 from service.loops import Loop
 from service.postgres import database_errors
@@ -63,9 +64,9 @@ class Dispatcher:
         return self._run(transfer_id, self._attempt(state, state.transfers[transfer_id]))
 
     def _run(
-        self, transfer_id: UUID, work: asyncio._CoroutineLike[CallTransfers]
+        self, transfer_id: UUID, sending: asyncio._CoroutineLike[CallTransfers]
     ) -> asyncio.Task[CallTransfers]:
-        task = asyncio.create_task(work, name=f"transfer {transfer_id}")
+        task = asyncio.create_task(sending, name=f"transfer {transfer_id}")
         self._running[transfer_id] = task
         task.add_done_callback(lambda ended: self._ended(transfer_id, ended))
         if self._renewing is None or self._renewing.done():
@@ -132,27 +133,44 @@ class Dispatcher:
 
     async def _work_off(self, loop: Loop) -> None:
         """Claim what is to be sent and due, send it, and wait until there is more, or until it is due."""
-        journal, pool = self.journal, self.journal.database.pool
-        agents = list(self.agents)
-        while True:
-            seen = journal.log.watch.next_position - 1
-            room = AT_ONCE - len(self._running)
-            claimed_at = asyncio.get_running_loop().time()
+        told = asyncio.Event()
+        listener = await self.journal.database.connect()
+        try:
             with database_errors():
-                rows = await pool.fetch(
-                    work.CLAIM, agents, journal.owner, journal.timing.lease_s, max(0, room)
-                )
-            for row in rows:
-                self._held_until[row["transfer_id"]] = claimed_at + journal.timing.lease_s
-                self._run(row["transfer_id"], self._take_turn(row["call_id"], row["transfer_id"]))
-            loop.beat()
-            if room <= len(rows):
-                await asyncio.wait(list(self._running.values()), return_when=asyncio.FIRST_COMPLETED)
-                continue
-            with database_errors():
-                due_in_s = await pool.fetchval(work.NEXT_CLAIM, agents)
-            wait_s = LONGEST_WAIT_S if due_in_s is None else min(LONGEST_WAIT_S, max(0.001, due_in_s))
-            await journal.log.watch.beyond(seen, timeout_s=wait_s)
+                await listener.add_listener(work.QUEUE, lambda *_: told.set())
+            while not listener.is_closed():
+                told.clear()
+                room = AT_ONCE - len(self._running)
+                claimed = await self._claim(room) if room > 0 else 0
+                loop.beat()
+                if claimed >= room:
+                    await asyncio.wait(list(self._running.values()), return_when=asyncio.FIRST_COMPLETED)
+                    continue
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(await self._until_due()):
+                        await told.wait()
+            raise DatabaseUnavailable("the connection on which the queue listens is gone")
+        finally:
+            listener.terminate()
+
+    async def _claim(self, room: int) -> int:
+        """Claim up to `room` transfers and begin with them; how many there were."""
+        journal = self.journal
+        claimed_at = asyncio.get_running_loop().time()
+        with database_errors():
+            rows = await journal.database.pool.fetch(
+                work.CLAIM, list(self.agents), journal.owner, journal.timing.lease_s, room
+            )
+        for row in rows:
+            self._held_until[row["transfer_id"]] = claimed_at + journal.timing.lease_s
+            self._run(row["transfer_id"], self._take_turn(row["call_id"], row["transfer_id"]))
+        return len(rows)
+
+    async def _until_due(self) -> float:
+        """The seconds until the next transfer is due; not more than LONGEST_WAIT_S, should no word come."""
+        with database_errors():
+            due_in_s = await self.journal.database.pool.fetchval(work.NEXT_CLAIM, list(self.agents))
+        return LONGEST_WAIT_S if due_in_s is None else min(LONGEST_WAIT_S, max(0.001, due_in_s))
 
     async def _take_turn(self, call_id: str, transfer_id: UUID) -> CallTransfers:
         """Dispatch a claimed transfer, and send it if it was still to be sent."""

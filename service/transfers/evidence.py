@@ -91,7 +91,7 @@ def judge(
 def contradict(state: CallTransfers, transfer: Transfer, stream: Sequence[Seen]) -> Finding | None:
     """What in `stream`, the call's events after the conclusion's evidence, does not fit the conclusion."""
     since = _told_at(transfer, stream)
-    rested_on = max(getattr(transfer.outcome, "evidence", ()), default=-1)
+    rested_on = max(transfer.evidence, default=-1)
     for seen in stream:
         sight = Sight.of(seen) if seen.position > rested_on else None
         if sight is None or sight.error is not None or is_older(sight.at, since):
@@ -215,8 +215,7 @@ def _carries(call: Call, transfer: Transfer) -> bool:
 
 def _told_at(transfer: Transfer, stream: Sequence[Seen]) -> datetime | None:
     """When, by GWS's clock, the evidence of the conclusion was told."""
-    evidence = getattr(transfer.outcome, "evidence", ())
-    sights = (Sight.of(seen) for seen in stream if seen.position in evidence)
+    sights = (Sight.of(seen) for seen in stream if seen.position in transfer.evidence)
     return max((sight.at for sight in sights if sight is not None and sight.at is not None), default=None)
 
 

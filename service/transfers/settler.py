@@ -37,9 +37,10 @@ from service.transfers.handler import TransferHandler
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 5.0
+BREATH_S = 0.05  # between two rounds, so that one takes in what many transfers bring
 ASK_AGAIN_S = 5.0  # when GWS could not be asked
 NOTHING_NEW_S = 3_600.0  # when its answer settled nothing: a person may, or a later notification
-SIDE_BY_SIDE = 6  # transfers looked at together
+SIDE_BY_SIDE = 3  # transfers looked at together
 STALLED = "its dispatcher ended or stalled before it recorded an answer"
 NO_EVIDENCE = "the settle window is over, and what is recorded does not show whether it happened"
 
@@ -66,6 +67,7 @@ class Settler:
             await self._settle_rows(rows)
             seen_upto = upto
             loop.beat()
+            await asyncio.sleep(BREATH_S)
             with database_errors():
                 due_in_s = await self._pool.fetchval(work.NEXT_DUE)
             wait_s = LONGEST_WAIT_S if due_in_s is None else min(LONGEST_WAIT_S, max(0.001, due_in_s))
@@ -114,8 +116,7 @@ class Settler:
 
     async def _watch(self, state: CallTransfers, transfer: Transfer, *, due: bool) -> None:
         """Look whether what came after the conclusion fits it; after the watch time, no more."""
-        evidence = getattr(transfer.outcome, "evidence", ())
-        stream = await self._seen(state.call_id, min(evidence, default=0) - 1)
+        stream = await self._seen(state.call_id, min(transfer.evidence, default=0) - 1)
         finding = contradict(state, transfer, stream)
         if finding is not None:
             await self._journal.apply(state, Contradict(transfer.id, finding))
