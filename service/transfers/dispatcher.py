@@ -132,7 +132,7 @@ class Dispatcher:
     # The queue
 
     async def _work_off(self, loop: Loop) -> None:
-        """Claim what is to be sent and due, send it, and wait until there is more, or until it is due."""
+        """Take up what is due, and wait until there is more, or until more is due."""
         told = asyncio.Event()
         listener = await self.journal.database.connect()
         try:
@@ -141,9 +141,9 @@ class Dispatcher:
             while not listener.is_closed():
                 told.clear()
                 room = AT_ONCE - len(self._running)
-                claimed = await self._claim(room) if room > 0 else 0
+                taken_up = await self.take_up(room) if room > 0 else []
                 loop.beat()
-                if claimed >= room:
+                if len(taken_up) >= room:
                     await asyncio.wait(list(self._running.values()), return_when=asyncio.FIRST_COMPLETED)
                     continue
                 with suppress(TimeoutError):
@@ -153,18 +153,18 @@ class Dispatcher:
         finally:
             listener.terminate()
 
-    async def _claim(self, room: int) -> int:
-        """Claim up to `room` transfers and begin with them; how many there were."""
+    async def take_up(self, most: int) -> list[asyncio.Task[CallTransfers]]:
+        """Claim what is to be sent and due, `most` transfers at most, and begin with each."""
         journal = self.journal
         claimed_at = asyncio.get_running_loop().time()
         with database_errors():
             rows = await journal.database.pool.fetch(
-                work.CLAIM, list(self.agents), journal.owner, journal.timing.lease_s, room
+                work.CLAIM, list(self.agents), journal.owner, journal.timing.lease_s, most
             )
-        for row in rows:
-            self._held_until[row["transfer_id"]] = claimed_at + journal.timing.lease_s
-            self._run(row["transfer_id"], self._take_turn(row["call_id"], row["transfer_id"]))
-        return len(rows)
+        self._held_until |= {row["transfer_id"]: claimed_at + journal.timing.lease_s for row in rows}
+        return [
+            self._run(row["transfer_id"], self._take_turn(row["call_id"], row["transfer_id"])) for row in rows
+        ]
 
     async def _until_due(self) -> float:
         """The seconds until the next transfer is due; not more than LONGEST_WAIT_S, should no word come."""

@@ -58,20 +58,24 @@ class Settler:
     async def _run(self, loop: Loop) -> None:
         with database_errors():
             first = await self._pool.fetchval(work.FIRST_POSITION)
-        seen_upto = (await self._journal.log.next_position() if first is None else first) - 1
+        seen = (await self._journal.log.next_position() if first is None else first) - 1
         while True:
-            upto = await self._journal.log.next_position() - 1
-            await self._note_errors(seen_upto, upto)
-            with database_errors():
-                rows = await self._pool.fetch(work.TO_SETTLE, seen_upto, upto)
-            await self._settle_rows(rows)
-            seen_upto = upto
+            seen = await self.look(seen)
             loop.beat()
             await asyncio.sleep(BREATH_S)
             with database_errors():
                 due_in_s = await self._pool.fetchval(work.NEXT_DUE)
             wait_s = LONGEST_WAIT_S if due_in_s is None else min(LONGEST_WAIT_S, max(0.001, due_in_s))
-            await self._journal.log.watch.beyond(seen_upto, timeout_s=wait_s)
+            await self._journal.log.watch.beyond(seen, timeout_s=wait_s)
+
+    async def look(self, after: int) -> int:
+        """One round: look at what is due, and at what the events after a position tell of; up to where."""
+        upto = await self._journal.log.next_position() - 1
+        await self._note_errors(after, upto)
+        with database_errors():
+            rows = await self._pool.fetch(work.TO_SETTLE, after, upto)
+        await self._settle_rows(rows)
+        return upto
 
     async def settle_all(self) -> int:
         """Bring every open transfer as far as evidence goes now, due or not; how many are still open."""
