@@ -82,6 +82,7 @@ FINAL = frozenset({State.REJECTED, State.CONFIRMED, State.FAILED, State.ABANDONE
 UNANSWERED = frozenset({State.REQUESTED, State.DISPATCHED})
 SETTLEABLE = frozenset({State.ACCEPTED, State.IN_DOUBT})
 CONCLUDED = frozenset({State.CONFIRMED, State.FAILED})
+CONCLUSIONS = TransferConfirmed | TransferFailed | TransferContradicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Transfer:
     def evidence(self) -> tuple[int, ...]:
         """The positions that its conclusion rests on."""
         outcome = self.outcome
-        return outcome.evidence if isinstance(outcome, TransferConfirmed | TransferFailed) else ()
+        return outcome.evidence if isinstance(outcome, CONCLUSIONS) else ()
 
     @property
     def is_open(self) -> bool:

@@ -7,13 +7,22 @@ news whenever it arrives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from service.events import CallSnapshotTaken, Event, NotificationReceived
+from service.events import (
+    CallSnapshotTaken,
+    Event,
+    NotificationReceived,
+    TransferConfirmed,
+    TransferContradicted,
+    TransferFailed,
+    TransferNotSent,
+    TransferRejected,
+)
 from service.gws import Answer, Notification, dialect
 from service.gws.answers import OK, RESOURCE_NOT_FOUND, parse_object
 from service.gws.messages import Call
@@ -65,27 +74,65 @@ class Sight:
 
 
 def judge(
-    transfer: Transfer, stream: Sequence[Seen], *, errors: Sequence[Seen] = (), window_over: bool
+    state: CallTransfers,
+    transfer: Transfer,
+    stream: Sequence[Seen],
+    *,
+    errors: Sequence[Seen] = (),
+    window_over: bool,
 ) -> Finding | None:
     """What `stream`, the call's events after the dispatch, shows of `transfer`; None if it shows nothing yet.
 
     `errors` are notifications of failed operations that name no call and can only be about this transfer;
     they count once a snapshot shows that the call is still there. Only when the settle window is over do the
     weak signs count: GWS still has the call, no longer has it, or an unanswered request's leg is released.
+
+    What another transfer of the call may have brought about shows nothing of this one.
     """
+    rivals = [other for other in state.transfers.values() if _is_rival(other, transfer)]
+    for finding in _findings(transfer, stream, errors, window_over=window_over):
+        if not finding.happened or not any(_explains(rival, finding, transfer) for rival in rivals):
+            return finding
+    return None
+
+
+def _is_rival(other: Transfer, transfer: Transfer) -> bool:
+    """Whether `other` may have been executed, and the call has not come back before `transfer` was sent."""
+    if other.id == transfer.id or other.dispatched_position is None:
+        return False
+    match other.outcome:
+        case TransferRejected() | TransferNotSent() | TransferFailed(settled_by="evidence"):
+            return False
+        case TransferConfirmed(grade=Grade.CALL_RETURNED) | TransferContradicted(grade=Grade.CALL_RETURNED):
+            return max(other.evidence) > (transfer.dispatched_position or 0)
+        case _:
+            return True
+
+
+def _explains(rival: Transfer, finding: Finding, transfer: Transfer) -> bool:
+    """Whether what was found could as well be the doing of `rival`."""
+    names_destination = finding.grade == Grade.DESTINATION_SEEN
+    return not names_destination or rival.request.destination == transfer.request.destination
+
+
+def _findings(
+    transfer: Transfer, stream: Sequence[Seen], errors: Sequence[Seen], *, window_over: bool
+) -> Iterator[Finding]:
+    """What may be concluded of `transfer`, looked at alone, the most telling first."""
     sights = [
         sight
         for seen in stream
         if (sight := Sight.of(seen)) is not None and not is_older(sight.at, transfer.request.seen_at)
     ]
     for sight in sights:
-        finding = _shown(transfer, sight)
-        if finding is not None:
-            return finding
+        if (shown := _shown(transfer, sight)) is not None:
+            yield shown
     released = _own_release(transfer, sights)
     if released is not None and (window_over or transfer.state is State.ACCEPTED):
-        return released
-    return _snapshot(transfer, stream, sights, errors, window_over=window_over)
+        yield released
+    asked = _snapshot(transfer, stream, sights, errors, window_over=window_over)
+    if asked is not None:
+        yield asked
 
 
 def contradict(state: CallTransfers, transfer: Transfer, stream: Sequence[Seen]) -> Finding | None:

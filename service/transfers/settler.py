@@ -103,13 +103,13 @@ class Settler:
         """Look for evidence; when it is time, or an error was told, ask GWS."""
         stream = await self._seen(state.call_id, transfer.dispatched_position or 0)
         errors = self._errors.get(transfer.id, [])
-        finding = judge(transfer, stream, errors=errors, window_over=due)
+        finding = judge(state, transfer, stream, errors=errors, window_over=due)
         if finding is None and (due or errors):
             self._errors.pop(transfer.id, None)
             if (answer := await self._ask(transfer)) is None:
                 await self._execute(work.POSTPONE, transfer.id, ASK_AGAIN_S)
                 return
-            finding = judge(transfer, [*stream, answer], errors=errors, window_over=due)
+            finding = judge(state, transfer, [*stream, answer], errors=errors, window_over=due)
         if finding is not None:
             self._errors.pop(transfer.id, None)
             await self._journal.apply(state, Settle(transfer.id, finding))

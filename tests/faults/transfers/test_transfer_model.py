@@ -77,7 +77,11 @@ BEHAVIOURS: tuple[tuple[str, dict[str, Any]] | None, ...] = (
     ("late_answer", {"seconds": 0.01}),
     ("drop_before_execution", {}),
     ("drop_after_execution", {}),
-    *((kind, {"executed": done}) for kind in ("http_500", "http_502", "no_status_code") for done in (True, False)),
+    *(
+        (kind, {"executed": done})
+        for kind in ("http_500", "http_502", "no_status_code")
+        for done in (True, False)
+    ),
     ("silence", {}),
     *(("error_notification", {"shape": shape}) for shape in ("device", "call", "event")),
     ("notification_first", {"seconds": 0.0}),
@@ -254,7 +258,9 @@ class Schedule(RuleBasedStateMachine):
         number = len(call.transfers)
         command = parse_command(
             call.call_id,
-            build_body(DESTINATIONS[number], None, data.draw(st.sampled_from((None, {"Reason": f"r{number}"})))),
+            build_body(
+                DESTINATIONS[number], None, data.draw(st.sampled_from((None, {"Reason": f"r{number}"})))
+            ),
             agent=AGENT,
             caller=AGENT,
             door="gws",
@@ -336,7 +342,12 @@ class Schedule(RuleBasedStateMachine):
     async def _repeat(self, call: ModelCall, one: Expected) -> None:
         command = one.command
         other = parse_command(
-            call.call_id, build_body("19999", None, None), agent=AGENT, caller=AGENT, door="gws", key=command.key
+            call.call_id,
+            build_body("19999", None, None),
+            agent=AGENT,
+            caller=AGENT,
+            door="gws",
+            key=command.key,
         )
         with pytest.raises(KeyReused):
             await self.handler.transfer(other)
@@ -494,7 +505,8 @@ class Schedule(RuleBasedStateMachine):
             one.transfer_id = transfer.id
             assert arrived(simulator, call.call_id, one.command.body) == one.arrivals <= 1
             executed = sum(
-                done.destination == one.command.destination for done in simulator.truth.transfers_of(call.call_id)
+                done.destination == one.command.destination
+                for done in simulator.truth.transfers_of(call.call_id)
             )
             assert executed <= one.arrivals
             self._check_outcome(transfer, one, executed)
@@ -529,9 +541,7 @@ class Schedule(RuleBasedStateMachine):
         assert not work
 
     def _expected(self, call: ModelCall, transfer: Transfer) -> Expected:
-        return next(
-            one for one in call.transfers if one.command.destination == transfer.request.destination
-        )
+        return next(one for one in call.transfers if one.command.destination == transfer.request.destination)
 
     async def _transfers(self, call: ModelCall) -> list[Transfer]:
         return list((await self.handler.journal.load(call.call_id)).transfers.values())
