@@ -89,30 +89,35 @@ def judge(
 
     What another transfer of the call may have brought about shows nothing of this one.
     """
-    rivals = [other for other in state.transfers.values() if _is_rival(other, transfer)]
+    others = [other for other in state.transfers.values() if other.id != transfer.id]
     for finding in _findings(transfer, stream, errors, window_over=window_over):
-        if not finding.happened or not any(_explains(rival, finding, transfer) for rival in rivals):
+        if not any(_explains(other, finding, transfer) for other in others):
             return finding
     return None
 
 
-def _is_rival(other: Transfer, transfer: Transfer) -> bool:
-    """Whether `other` may have been executed, and the call has not come back before `transfer` was sent."""
-    if other.id == transfer.id or other.dispatched_position is None:
+def _explains(other: Transfer, finding: Finding, transfer: Transfer) -> bool:
+    """Whether what was found of `transfer` could as well be the doing of `other`."""
+    never_sent = other.dispatched_position is None
+    if never_sent or isinstance(other.outcome, TransferRejected | TransferNotSent):
         return False
+    if finding.grade == Grade.ERROR_NOTIFIED:
+        return True
+    if not finding.happened or not _may_stand(other, before=transfer.dispatched_position or 0):
+        return False
+    names_destination = finding.grade == Grade.DESTINATION_SEEN
+    return not names_destination or other.request.destination == transfer.request.destination
+
+
+def _may_stand(other: Transfer, *, before: int) -> bool:
+    """Whether `other` may have been executed, and the call had not come back before a position."""
     match other.outcome:
-        case TransferRejected() | TransferNotSent() | TransferFailed(settled_by="evidence"):
+        case TransferFailed(settled_by="evidence"):
             return False
         case TransferConfirmed(grade=Grade.CALL_RETURNED) | TransferContradicted(grade=Grade.CALL_RETURNED):
-            return max(other.evidence) > (transfer.dispatched_position or 0)
+            return max(other.evidence) > before
         case _:
             return True
-
-
-def _explains(rival: Transfer, finding: Finding, transfer: Transfer) -> bool:
-    """Whether what was found could as well be the doing of `rival`."""
-    names_destination = finding.grade == Grade.DESTINATION_SEEN
-    return not names_destination or rival.request.destination == transfer.request.destination
 
 
 def _findings(
