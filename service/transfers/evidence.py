@@ -124,11 +124,7 @@ def _findings(
     transfer: Transfer, stream: Sequence[Seen], errors: Sequence[Seen], *, window_over: bool
 ) -> Iterator[Finding]:
     """What may be concluded of `transfer`, looked at alone, the most telling first."""
-    sights = [
-        sight
-        for seen in stream
-        if (sight := Sight.of(seen)) is not None and not is_older(sight.at, transfer.request.seen_at)
-    ]
+    sights = [sight for seen in stream if (sight := Sight.of(seen)) is not None and _is_news(sight, transfer)]
     for sight in sights:
         if (shown := _shown(transfer, sight)) is not None:
             yield shown
@@ -158,6 +154,12 @@ def contradict(state: CallTransfers, transfer: Transfer, stream: Sequence[Seen])
                 why = f"the call is {sight.call.state} at the agent"
                 return Finding(False, Grade.CALL_RETURNED, (sight.position,), why=why)
     return None
+
+
+def _is_news(sight: Sight, transfer: Transfer) -> bool:
+    """Whether it tells of a moment after that in which the leg was last seen before the command, if known."""
+    at, seen_at = sight.at, transfer.request.seen_at
+    return at is None or seen_at is None or at > seen_at
 
 
 def is_older(at: datetime | None, than: datetime | None) -> bool:

@@ -72,7 +72,8 @@ NEVER, BEFORE, UNSENT, CONNECTED, SENT, ANSWERED, DURABLE = (
 SETTLING = "while settling"
 CRASHES = st.sampled_from((NEVER, NEVER, NEVER, BEFORE, UNSENT, CONNECTED, SENT, ANSWERED, DURABLE))
 REACHES_GWS = frozenset({NEVER, SENT, ANSWERED, DURABLE})
-BEHAVIOURS: tuple[tuple[str, dict[str, Any]] | None, ...] = (
+Behaviour = tuple[str, dict[str, Any]] | None
+BEHAVIOURS: tuple[Behaviour, ...] = (
     None,
     None,
     ("late_answer", {"seconds": 0.01}),
@@ -241,34 +242,47 @@ class Schedule(RuleBasedStateMachine):
         self.settler = Settler(self.handler)
         self.seen = self.first
 
-    @rule(data=st.data())
-    def request(self, data: st.DataObject) -> None:
-        call = data.draw(st.sampled_from(self.calls))
-        behaviour = data.draw(st.sampled_from(BEHAVIOURS))
-        crash = data.draw(CRASHES)
-        reachable = data.draw(st.sampled_from((True, True, True, False)))
-        stopped = crash == NEVER and reachable and data.draw(st.sampled_from((False, False, False, True)))
-        waits = data.draw(st.booleans())
-        keyed = data.draw(st.sampled_from((True, True, False)))
-        if len(call.transfers) == len(DESTINATIONS):
-            return
+    @rule(
+        which=st.integers(0, CALLS - 1),
+        behaviour=st.sampled_from(BEHAVIOURS),
+        crash=CRASHES,
+        reachable=st.sampled_from((True, True, True, False)),
+        stops=st.sampled_from((False, False, False, True)),
+        queued=st.booleans(),
+        keyed=st.sampled_from((True, True, False)),
+        with_data=st.booleans(),
+    )
+    def request(
+        self,
+        *,
+        which: int,
+        behaviour: Behaviour,
+        crash: str,
+        reachable: bool,
+        stops: bool,
+        queued: bool,
+        keyed: bool,
+        with_data: bool,
+    ) -> None:
+        """A command comes; with it what GWS will do, and what becomes of the process."""
+        call = self.calls[which]
         number = len(call.transfers)
+        if number == len(DESTINATIONS):
+            return
         command = parse_command(
             call.call_id,
-            build_body(
-                DESTINATIONS[number], None, data.draw(st.sampled_from((None, {"Reason": f"r{number}"})))
-            ),
+            build_body(DESTINATIONS[number], None, {"Reason": f"r{number}"} if with_data else None),
             agent=AGENT,
             caller=AGENT,
             door="gws",
             key=f"{call.call_id}-{number}" if keyed else None,
         )
         self.plan.crash, self.plan.reachable = crash, reachable
-        self.plan.stall = asyncio.Event() if stopped else None
+        self.plan.stall = asyncio.Event() if stops and crash == NEVER and reachable else None
         if behaviour is not None and not self._harmed(call):
             kind, given = behaviour
             self.world.simulator.faults.add(kind, call=call.call_id, **given)  # type: ignore[arg-type]
-        self.run(self._request(call, Expected(command), queued=waits))
+        self.run(self._request(call, Expected(command), queued=queued))
         if crash != NEVER:
             self.restart()
 
@@ -328,13 +342,12 @@ class Schedule(RuleBasedStateMachine):
             assert one.told in {None, answer}, "another answer than the first time"
             one.told = answer
 
-    @rule(data=st.data())
-    def repeat(self, data: st.DataObject) -> None:
+    @rule(which=st.integers(0, CALLS * len(DESTINATIONS)))
+    def repeat(self, which: int) -> None:
         """The same request with the same key, and another one with it."""
         known = [(call, one) for call in self.calls for one in call.transfers if one.command.key is not None]
         if known:
-            call, one = data.draw(st.sampled_from(known))
-            self.run(self._repeat(call, one))
+            self.run(self._repeat(*known[which % len(known)]))
 
     async def _repeat(self, call: ModelCall, one: Expected) -> None:
         command = one.command
@@ -358,11 +371,10 @@ class Schedule(RuleBasedStateMachine):
         self._told(one, outcome)
         self.world.tally["replayed"] += 1
 
-    @rule(data=st.data())
-    def queue(self, data: st.DataObject) -> None:
+    @rule(crash=CRASHES, reachable=st.sampled_from((True, True, False)))
+    def queue(self, *, crash: str, reachable: bool) -> None:
         """The queue works off what is due."""
-        self.plan.crash = data.draw(CRASHES)
-        self.plan.reachable = data.draw(st.sampled_from((True, True, False)))
+        self.plan.crash, self.plan.reachable = crash, reachable
         self.run(self._queue())
         if self.plan.crash != NEVER:
             self.restart()
@@ -436,14 +448,12 @@ class Schedule(RuleBasedStateMachine):
             one.phase, one.claim_over = "answered", False
             self.world.tally["taken over"] += 1
 
-    @rule(data=st.data())
-    def notify(self, data: st.DataObject) -> None:
+    @rule(which=st.integers(0, 30), times=st.sampled_from((1, 1, 1, 0, 2)))
+    def notify(self, which: int, times: int) -> None:
         """A notification arrives, late, twice, out of turn, or never."""
         published = self.world.simulator.truth.published
         if published:
-            place = data.draw(st.integers(0, len(published) - 1))
-            times = data.draw(st.sampled_from((1, 1, 1, 0, 2)))
-            self.run(self._deliver(place, times))
+            self.run(self._deliver(which % len(published), times))
 
     @rule()
     def notify_all(self) -> None:
@@ -465,13 +475,12 @@ class Schedule(RuleBasedStateMachine):
             await self.world.log.append([new])
             self.delivered += 1
 
-    @rule(data=st.data())
-    def person(self, data: st.DataObject) -> None:
-        """A person settles one that is in doubt, rightly or wrongly."""
-        happened = data.draw(st.sampled_from((True, False, None)))
-        self.run(self._person(happened))
+    @rule(happened=st.sampled_from((True, False, None)))
+    def person(self, *, happened: bool | None) -> None:
+        """A person settles one that is in doubt, rightly or wrongly, or gives it up."""
+        self.run(self._person(happened=happened))
 
-    async def _person(self, happened: bool | None) -> None:  # noqa: FBT001 what the person says
+    async def _person(self, *, happened: bool | None) -> None:
         for call in self.calls:
             for transfer in await self._transfers(call):
                 if transfer.state is State.IN_DOUBT:
