@@ -22,10 +22,12 @@ from service.events import (
     TransferFailed,
     TransferNotSent,
     TransferRejected,
+    decode,
 )
 from service.gws import Answer, Notification, dialect
 from service.gws.answers import OK, RESOURCE_NOT_FOUND, parse_object
 from service.gws.messages import Call
+from service.log import StoredEvent
 from service.transfers.decider import CallTransfers, Finding, State, Transfer
 
 
@@ -48,6 +50,11 @@ class Seen:
     position: int
     event: Event
     body: bytes
+
+    @classmethod
+    def of(cls, stored: StoredEvent) -> Seen | None:
+        decoded = decode(stored.kind, stored.payload)
+        return None if decoded is None else cls(stored.position, *decoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +254,11 @@ def _snapshot(
     if state == dialect.RINGING and transfer.request.seen_state in dialect.TALKING and window_over:
         return Finding(True, Grade.CALL_RETURNED, (at,), why="it rings at the agent again")
     return None
+
+
+def is_error(seen: Seen) -> bool:
+    notification = Notification.parse(seen.body)
+    return notification is not None and notification.is_error
 
 
 def error_text(seen: Seen) -> str:
