@@ -156,8 +156,9 @@ def contradict(state: CallTransfers, transfer: Transfer, stream: Sequence[Seen])
                 why = f"{sight.number} has the call"
                 return Finding(True, Grade.DESTINATION_SEEN, (sight.position,), why=why)
         elif transfer.state is State.CONFIRMED and _is_own(transfer, sight):
-            fresh = sight.at is not None and since is not None and sight.at > since
-            if sight.call.state == dialect.RINGING or (fresh and sight.call.state in dialect.TALKING):
+            newer = sight.at is not None and since is not None and sight.at > since
+            rings = sight.call.state == dialect.RINGING
+            if (newer and (rings or sight.call.state in dialect.TALKING)) or (rings and sight.at is None):
                 why = f"the call is {sight.call.state} at the agent"
                 return Finding(False, Grade.CALL_RETURNED, (sight.position,), why=why)
     return None
@@ -280,9 +281,18 @@ def _carries(call: Call, transfer: Transfer) -> bool:
 
 
 def _told_at(transfer: Transfer, stream: Sequence[Seen]) -> datetime | None:
-    """When, by GWS's clock, the evidence of the conclusion was told."""
-    sights = (Sight.of(seen) for seen in stream if seen.position in transfer.evidence)
-    return max((sight.at for sight in sights if sight is not None and sight.at is not None), default=None)
+    """The moment, by GWS's clock, up to which what was told agrees with the conclusion.
+
+    It is that of the evidence, of the leg's release, or of the last look at the leg before the command;
+    what comes late may be of any moment before. None: no moment is known.
+    """
+    known = [transfer.request.seen_at]
+    for seen in stream:
+        sight = Sight.of(seen)
+        if sight is not None:
+            over = _is_own(transfer, sight) and sight.call.state in dialect.OVER
+            known.append(sight.at if over or seen.position in transfer.evidence else None)
+    return max((at for at in known if at is not None), default=None)
 
 
 def _repeated(state: CallTransfers, transfer: Transfer, before: int) -> bool:
