@@ -283,14 +283,15 @@ def _carries(call: Call, transfer: Transfer) -> bool:
 def _told_at(transfer: Transfer, stream: Sequence[Seen]) -> datetime | None:
     """The moment, by GWS's clock, up to which what was told agrees with the conclusion.
 
-    It is that of the evidence, of the leg's release, or of the last look at the leg before the command;
-    what comes late may be of any moment before. None: no moment is known.
+    It is that of the evidence, of the release that a confirmed transfer brings, or of the last look at the
+    leg before the command; what comes late may be of any moment before. None: no moment is known.
     """
     known = [transfer.request.seen_at]
+    confirmed = transfer.state is State.CONFIRMED
     for seen in stream:
         sight = Sight.of(seen)
         if sight is not None:
-            over = _is_own(transfer, sight) and sight.call.state in dialect.OVER
+            over = confirmed and _is_own(transfer, sight) and sight.call.state in dialect.OVER
             known.append(sight.at if over or seen.position in transfer.evidence else None)
     return max((at for at in known if at is not None), default=None)
 
