@@ -51,6 +51,7 @@ from service.transfers.decider import (
     Request,
     TakeAnswer,
 )
+from service.transfers.dispatcher import Dispatcher
 from service.transfers.journal import Extra, Journal
 
 AGENT = "15000"
@@ -203,7 +204,8 @@ class World:
     def process(self) -> TransferHandler:
         """A process of its own: its owner's token is new, and it knows only what is durable."""
         handler = TransferHandler(self.database, self.log, {AGENT: self.client}, TIMING)
-        handler.journal = handler.dispatcher.journal = CrashingJournal(self.database, self.log, TIMING)
+        handler.journal = CrashingJournal(self.database, self.log, TIMING)
+        handler.dispatcher = Dispatcher(handler.journal, handler.agents)
         return handler
 
 
