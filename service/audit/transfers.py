@@ -179,7 +179,7 @@ async def settled_at(database: Database, wanted: TransferFilter, cursor: Cursor 
 
 
 async def with_audit(queries: Queries, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Facts with the audit's columns beside them: caller, door, steps, evidence …; these win where both speak."""
+    """Facts, and what the audit has beside them: caller, door, steps, evidence."""
     audited = await queries.transfers_of(
         sorted({row["call_id"] for row in rows}), [row["transfer_id"] for row in rows]
     )

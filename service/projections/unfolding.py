@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Protocol, runtime_checkable
 
+import asyncpg
 import sqlalchemy as sa
 
 from service.projections.projection import Row
@@ -43,9 +44,11 @@ class Parts:
         self._columns = [one.name for one in projection.parts_table.columns if one.name != "generation"]
         self._values = itemgetter(*self._columns)
 
-    @property
-    def create_index(self) -> str:
-        return f"CREATE INDEX {self.name}_0 ON {self.name} ({self._key})"
+    async def create(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        await connection.execute(
+            f"CREATE TABLE {self.name} (LIKE {self.parent}, CHECK (generation = {self._generation}))"
+        )
+        await connection.execute(f"CREATE INDEX {self.name}_0 ON {self.name} ({self._key})")
 
     @property
     def delete(self) -> str:
