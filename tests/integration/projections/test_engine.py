@@ -143,7 +143,7 @@ async def test_an_event_that_a_fold_cannot_digest_is_set_aside_and_taken_again_a
     assert report.set_aside == 0
     async with engine(database, log) as running:
         await caught_up(running, log)
-        assert [row["set_aside"] for row in await running.status()] == [0, 0, 0, 0]
+        assert not any(row["set_aside"] for row in await running.status())
 
 
 async def test_a_row_that_postgres_refuses_and_an_event_that_cannot_be_read_stop_nobody(
