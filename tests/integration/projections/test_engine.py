@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 from projecting import append, caught_up
 from projection_reference import as_recorded, fold_all
@@ -97,14 +98,14 @@ async def test_two_engines_take_turns_and_the_second_takes_over(database: Databa
 
 
 async def test_an_engine_that_has_lost_its_lock_writes_nothing_twice(
-    database: Database, log: EventLog
+    database: Database, log: EventLog, owner: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     """Its connection is cut at every stage; another one begins meanwhile."""
     source = (await append(log, 100)).events()
     async with engine(database, log) as first, engine(database, log):
         for _ in range(8):
             await log.append([next(source) for _ in range(150)])
-            await database.pool.execute(
+            await owner.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
