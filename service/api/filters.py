@@ -1,4 +1,4 @@
-"""The filter of transfers in a query string: the same for the audit's list and every question of analytics."""
+"""The filter of transfers in a query string: the same for the audit's list and every question."""
 
 from __future__ import annotations
 
