@@ -135,6 +135,24 @@ class Queries:
             )
         return transfers
 
+    async def transfers_of(
+        self, call_ids: Sequence[str], transfer_ids: Sequence[UUID]
+    ) -> dict[UUID, dict[str, Any]]:
+        """The audit rows of transfers on these calls, by id."""
+        rows = await self._rows(
+            f"{_SELECT_TRANSFERS} AND call_id = ANY($1::text[]) AND transfer_id = ANY($2::uuid[])",
+            call_ids,
+            transfer_ids,
+        )
+        return {row["transfer_id"]: row for row in rows}
+
+    async def gaps_of(
+        self, agent: str | None, since: datetime, until: datetime | None
+    ) -> list[dict[str, Any]]:
+        """The gaps in an agent's record that overlap a time (`until` None: still going on)."""
+        spans = [] if agent is None else await self.coverage(agent)
+        return coverage.overlapping(spans, since, until)
+
     async def coverage(self, agent: str) -> list[dict[str, Any]]:
         """The spans of an agent's record, oldest first: complete, doubtful or missing."""
         rows = await self._coverage("AND c.agent = $1", agent)
