@@ -6,7 +6,7 @@ from alembic import op
 
 from service.postgres.schema import run_script
 
-revision = "0011"
+revision = "0008"
 down_revision = "0006"
 
 TABLES = """
