@@ -278,6 +278,21 @@ class ProjectionRebuilt(Event, frozen=True):
     upto: int
 
 
+class LogVerified(Event, frozen=True):
+    """Somebody had the whole log verified: everything was computed anew from the rows, and compared."""
+
+    size: int
+    root: str
+    """The root of the tree over `size` events, in hex."""
+    seconds: float
+    checkpoints: int
+    """Signed checkpoints that were compared."""
+    redacted: tuple[int, ...] = ()
+    """Positions whose payload was erased, as the log itself records."""
+    differences: tuple[tuple[int, str, str], ...] = ()
+    """Position, kind and description of what is not as it was, at most 20; none: intact."""
+
+
 CATALOGUE: dict[str, type[Event]] = {
     kind.kind(): kind
     for kind in (
@@ -304,6 +319,7 @@ CATALOGUE: dict[str, type[Event]] = {
         TransferContradicted,
         CommandRefused,
         ProjectionRebuilt,
+        LogVerified,
     )
 }
 """Every kind by its wire name."""
@@ -385,6 +401,10 @@ def session_stream(session: UUID) -> str:
 def key_stream(digest: str) -> str:
     """The stream that a claimed Idempotency-Key has for itself; `digest` hides caller and key."""
     return f"key-{digest}"
+
+
+VERIFICATION_STREAM = "verification"
+"""The stream of all `LogVerified`."""
 
 
 def stream_of_notification(element: bytes, session: UUID) -> str:
