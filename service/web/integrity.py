@@ -1,4 +1,4 @@
-"""What pages say of the record's integrity: the signed checkpoints, and the last verification of the whole."""
+"""What pages say of the record's integrity: signed checkpoints, and the last verification of the whole."""
 
 from __future__ import annotations
 

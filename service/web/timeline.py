@@ -7,6 +7,7 @@ events, so that a transfer's milliseconds and a talk's minutes can both be read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -70,11 +71,11 @@ def draw(steps: Sequence[Step], transfers: Sequence[Mapping[str, Any]]) -> Timel
         lane(device, steps, xs, top + LANE * (number + 0.5)) for number, device in enumerate(devices(steps))
     ]
     moves = [move(one, number, steps, xs, lanes) for number, one in enumerate(transfers)]
-    edges = [LEFT, *((a + b) / 2 for a, b in zip(xs, xs[1:], strict=False)), WIDTH]
+    edges = [LEFT, *((a + b) / 2 for a, b in pairwise(xs)), WIDTH]
     return Timeline(
         height=top + LANE * len(lanes) + 12,
         xs=xs,
-        hits=[(a, b - a) for a, b in zip(edges, edges[1:], strict=False)],
+        hits=[(a, b - a) for a, b in pairwise(edges)],
         lanes=lanes,
         moves=moves,
         ticks=ticks(steps, xs),
@@ -84,7 +85,7 @@ def draw(steps: Sequence[Step], transfers: Sequence[Mapping[str, Any]]) -> Timel
 def places(steps: Sequence[Step]) -> list[float]:
     """Where each step stands."""
     moments = [step.event.recorded_at.timestamp() for step in steps]
-    gaps = [LEAST + sqrt(max(b - a, 0.0)) for a, b in zip(moments, moments[1:], strict=False)]
+    gaps = [LEAST + sqrt(max(b - a, 0.0)) for a, b in pairwise(moments)]
     scale = (WIDTH - LEFT - RIGHT - 12) / (sum(gaps) or 1.0)
     xs = [LEFT + 12]
     for gap in gaps:
@@ -136,7 +137,10 @@ def move(
         tip = target.y - (BAR / 2 + 3 if down else -BAR / 2 - 3)
         leave = source.y + (BAR / 2 if down else -BAR / 2)
         middle = (leave + tip) / 2
-        arrow = f"M{begin:.1f} {leave:.1f}C{begin:.1f} {middle:.1f} {arrival:.1f} {middle:.1f} {arrival:.1f} {tip:.1f}"
+        arrow = (
+            f"M{begin:.1f} {leave:.1f}"
+            f"C{begin:.1f} {middle:.1f} {arrival:.1f} {middle:.1f} {arrival:.1f} {tip:.1f}"
+        )
         back = -6 if down else 6
         head = f"M{arrival:.1f} {tip:.1f}l-4 {back}h8z"
     return Move(transfer, TOP + SPAN * number, begin, max(end - begin, 6.0), arrow, head)
