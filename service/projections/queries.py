@@ -128,9 +128,26 @@ class Queries:
         if not rows:
             raise NotFound(f"there is no transfer {transfer_id}")
         row = rows[0]
-        spans = await self.coverage(row["agent"])
-        row["gaps"] = coverage.overlapping(spans, row["requested_at"], row["settled_at"])
+        row["gaps"] = await self.gaps_of(row["agent"], row["requested_at"], row["settled_at"])
         return row
+
+    async def transfers_of(
+        self, call_ids: Sequence[str], transfer_ids: Sequence[UUID]
+    ) -> dict[UUID, dict[str, Any]]:
+        """The audit rows of transfers on these calls, by id."""
+        rows = await self._rows(
+            f"{_SELECT_TRANSFERS} AND call_id = ANY($1::text[]) AND transfer_id = ANY($2::uuid[])",
+            call_ids,
+            transfer_ids,
+        )
+        return {row["transfer_id"]: row for row in rows}
+
+    async def gaps_of(
+        self, agent: str | None, since: datetime, until: datetime | None
+    ) -> list[dict[str, Any]]:
+        """The gaps in an agent's record that overlap a time (`until` None: still going on)."""
+        spans = [] if agent is None else await self.coverage(agent)
+        return coverage.overlapping(spans, since, until)
 
     async def coverage(self, agent: str) -> list[dict[str, Any]]:
         """The spans of an agent's record, oldest first: complete, doubtful or missing."""
