@@ -66,6 +66,7 @@ async def open_application(
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         await upgrade(database.url)
+        await database.pool.expire_connections()  # they may be older than the service's role
         log = await stack.enter_async_context(
             open_log(database, max_payload_bytes=settings.max_payload_bytes)
         )

@@ -238,7 +238,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "operation": "single-step, or two-step after a consult call",
             "is_blind": "Whether it was made in a single step, without consulting",
             "is_commanded": "True: commanded through calltrail; false: only observed",
-            "resource_role": "Received, ReceivedTransfer or Initiated (Info Mart''s words): how the agent got it",
+            "resource_role": "Received, ReceivedTransfer or Initiated (Info Mart''s words)",
             "technical_result": "Transferred or Failed (Info Mart''s words); null while not known",
             "result_reason": "AnsweredByAgent, AbandonedWhileRinging or Unspecified (Info Mart''s words)",
             "reason": REASON,

@@ -12,7 +12,9 @@ from service.api.calls import calls_router
 from service.api.commands import commands_router
 from service.api.drop_in import drop_in
 from service.api.events import events_router
+from service.api.exports import exports_router
 from service.api.projections import projections_router
+from service.api.redactions import redactions_router
 from service.api.replay import replay_router
 from service.api.services import Services
 from service.api.sessions import sessions_router
@@ -32,9 +34,11 @@ def create_api(services: Services) -> FastAPI:
         transfers_router,
         commands_router,
         events_router,
+        exports_router,
         sessions_router,
         projections_router,
         replay_router,
+        redactions_router,
     )
     for router in routers:
         app.include_router(router(services))

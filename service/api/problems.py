@@ -23,6 +23,8 @@ from service.errors import (
     OutcomeUnknown,
     SchemaMismatch,
     TransferSettled,
+    TransferUnderWay,
+    UnderLegalHold,
 )
 from service.gws import answers
 
@@ -34,6 +36,8 @@ STATUS: dict[type[CalltrailError], tuple[int, int]] = {
     KeyBusy: (409, answers.INCOMPLETE),
     KeyReused: (422, answers.INVALID),
     TransferSettled: (409, answers.INVALID),
+    TransferUnderWay: (409, answers.INVALID),
+    UnderLegalHold: (409, answers.FORBIDDEN),
     AppendConflict: (409, answers.INVALID),
     EventIdReused: (409, answers.INVALID),
     SchemaMismatch: (503, answers.INTERNAL_ERROR),
@@ -61,6 +65,8 @@ def problem(error: CalltrailError) -> JSONResponse:
     }
     if isinstance(error, BadInput):
         document["field"] = error.field
+    if isinstance(error, UnderLegalHold):
+        document |= {"case": error.case, "hold_id": str(error.hold_id)}
     headers = {"Retry-After": RETRY_AFTER_S} if status == 503 or isinstance(error, KeyBusy) else None
     return JSONResponse(document, status, headers, media_type=PROBLEM)
 

@@ -54,6 +54,10 @@ READ_SHARE = f"""
 """
 """The next page of one share of the log (see `EventLog.read_share`)."""
 
+READ_OTHERS = f"""
+{_SELECT} WHERE position > $1 AND split_part(stream, '-', 1) <> ALL($3::text[]) ORDER BY position LIMIT $2
+"""
+
 READ_STREAM = f"""
 {_SELECT} WHERE stream = $4 AND position > $1 AND position <= $2 ORDER BY position LIMIT $3
 """

@@ -101,20 +101,7 @@ class Queries:
 
     async def transfers(self, wanted: TransferFilter, *, limit: int = 100) -> list[dict[str, Any]]:
         """Transfers, newest first."""
-        statement, arguments = _SELECT_TRANSFERS, list[Any]()
-        for condition, value in (
-            ("call_id =", wanted.call_id),
-            ("agent =", wanted.agent),
-            ("destination =", wanted.destination),
-            ("reason =", wanted.reason),
-            ("outcome =", wanted.outcome),
-            ("requested_at >=", wanted.since),
-            ("requested_at <", wanted.until),
-            ("first_position <", wanted.before_position),
-        ):
-            if value is not None:
-                arguments.append(value)
-                statement += f" AND {condition} ${len(arguments)}"
+        statement, arguments = transfers_query(wanted)
         return await self._rows(f"{statement} ORDER BY first_position DESC LIMIT {limit:d}", *arguments)
 
     async def transfer(self, transfer_id: UUID) -> dict[str, Any]:
@@ -175,6 +162,25 @@ class Queries:
             for name in names:
                 row[name] = decode(row[name])
         return rows
+
+
+def transfers_query(wanted: TransferFilter) -> tuple[str, list[Any]]:
+    """The statement that selects the transfers in `wanted`, commanded and observed, and its arguments."""
+    statement, arguments = _SELECT_TRANSFERS, list[Any]()
+    for condition, value in (
+        ("call_id =", wanted.call_id),
+        ("agent =", wanted.agent),
+        ("destination =", wanted.destination),
+        ("reason =", wanted.reason),
+        ("outcome =", wanted.outcome),
+        ("requested_at >=", wanted.since),
+        ("requested_at <", wanted.until),
+        ("first_position <", wanted.before_position),
+    ):
+        if value is not None:
+            arguments.append(value)
+            statement += f" AND {condition} ${len(arguments)}"
+    return statement, arguments
 
 
 HIGHEST = 1 << 40  # beyond the position of any event: each doubling costs one more probe
