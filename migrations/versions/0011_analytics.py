@@ -7,7 +7,7 @@ from alembic import op
 from service.postgres.schema import run_script
 
 revision = "0011"
-down_revision = "0005"
+down_revision = "0006"
 
 TABLES = """
 CREATE TABLE call_facts (

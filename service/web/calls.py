@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
+from service.analytics import Statement
 from service.api.moments import resolve
 from service.api.services import Services
 from service.errors import BadInput
@@ -44,9 +45,14 @@ def call_pages(services: Services, frame: Frame) -> APIRouter:
     async def call(request: Request, call_id: str) -> Response:
         data = await call_data(services, call_id, asked(request, "step"), asked(request, "at"))
         ways = [
-            curl(request, f"/v1/calls/{urlpart(call_id)}/story"),
-            curl(request, f"/v1/calls/{urlpart(call_id)}", {"as_of": data["event"].position}),
-            sql(EVENTS_OF_CALL, [call_stream(call_id), transfer_stream(call_id)]),
+            curl(request, f"/v1/calls/{urlpart(call_id)}/story", name="curl, the story"),
+            curl(
+                request,
+                f"/v1/calls/{urlpart(call_id)}",
+                [("as_of", data["event"].position)],
+                "curl, the state",
+            ),
+            sql(Statement(EVENTS_OF_CALL, (call_stream(call_id), transfer_stream(call_id)))),
         ]
         raw = raw_text(data["event"].payload) if asked(request, "raw") else None
         return frame.page(request, "call.html", {**data, "ways": ways, "raw": raw, "live": True})

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from fastapi import Request
 
-from service.log import rfc3339
+from service.analytics import Statement
+from service.web.frame import address
 
 
 class Way(NamedTuple):
@@ -21,32 +19,12 @@ class Way(NamedTuple):
     text: str
 
 
-def curl(request: Request, path: str, query: Mapping[str, object] | None = None) -> Way:
+def curl(request: Request, path: str, query: Iterable[tuple[str, object]] = (), name: str = "curl") -> Way:
     """A command line that asks this service's API."""
-    kept = {name: value for name, value in (query or {}).items() if value not in {None, ""}}
-    address = str(request.base_url).rstrip("/") + path + (f"?{urlencode(kept)}" if kept else "")
-    return Way("curl", f"curl -s {shlex.quote(address)}")
+    return Way(name, f"curl -s {shlex.quote(str(request.base_url).rstrip('/') + address(path, query))}")
 
 
-def sql(statement: str, arguments: Sequence[Any] = ()) -> Way:
+def sql(statement: Statement, name: str = "SQL") -> Way:
     """`statement` with its arguments written out."""
-    written = re.sub(r"\$(\d+)", lambda found: literal(arguments[int(found[1]) - 1]), statement)
-    lines = [line.strip() for line in written.strip().splitlines()]
-    return Way("SQL", "\n".join(filter(None, lines)))
-
-
-def literal(value: Any) -> str:
-    """A value as SQL writes it."""
-    match value:
-        case None:
-            return "NULL"
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return str(value)
-        case list() | tuple():
-            return f"ARRAY[{', '.join(map(literal, value))}]" if value else "'{}'"
-        case datetime():
-            return f"'{rfc3339(value)}'::timestamptz"
-        case _:
-            return "'" + str(value).replace("'", "''") + "'"
+    lines = (line for line in statement.as_sql().splitlines() if line.strip())
+    return Way(name, "\n".join(lines))

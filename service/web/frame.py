@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -117,9 +117,14 @@ class Frame:
 
 def link(request: Request, **changes: object) -> str:
     """The URL of this page with these parameters instead of those it has; None and empty ones fall away."""
-    query: dict[str, object] = {**request.query_params, **changes}
-    kept = {name: value for name, value in query.items() if value not in {None, ""}}
-    return request.url.path + (f"?{urlencode(kept)}" if kept else "")
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in changes]
+    return address(request.url.path, [*kept, *changes.items()])
+
+
+def address(path: str, query: Iterable[tuple[str, object]]) -> str:
+    """A URL from its path and parameters; None and empty ones fall away."""
+    kept = [(name, value) for name, value in query if value not in {None, ""}]
+    return path + (f"?{urlencode(kept)}" if kept else "")
 
 
 def asked(request: Request, name: str) -> str | None:

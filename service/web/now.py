@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from service.analytics import Statement
 from service.api.moments import resolve
 from service.api.services import Services
 from service.projections import calls_of
@@ -31,8 +32,8 @@ def now_page(services: Services, frame: Frame, verifications: Verifications) -> 
         data = await now_data(services, verifications, as_of, agent)
         statement, arguments = legs_query(data["position"], None, agent, include_over=False)
         ways = [
-            curl(request, "/v1/calls", {"as_of": as_of, "agent": agent}),
-            sql(statement, arguments),
+            curl(request, "/v1/calls", [("as_of", as_of), ("agent", agent)]),
+            sql(Statement(statement, tuple(arguments))),
         ]
         return frame.page(request, "now.html", {**data, "ways": ways, "live": as_of is None})
 

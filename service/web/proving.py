@@ -1,14 +1,18 @@
-"""Judging a file that somebody holds against this log: evidence, a proof, or a checkpoint."""
+"""Judging a file that somebody holds against this log: a bundle, evidence, a proof, or a checkpoint."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.message import Message
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from fastapi import Request
 
 from service.api.services import Services
+from service.audit.verify import verify_bundle
 from service.errors import BadInput, OutsideTree, ProofRefused, TlogError
 from service.events import readable
 from service.log.checkpoints import LogKeys, load_keys
@@ -25,6 +29,7 @@ from service.tlog.tiles import TILE_WIDTH, BundleId, decode_bundle
 from service.web.words import document_text
 
 LARGEST_FILE = 64 * 1024 * 1024
+LOOKED_AT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -46,15 +51,15 @@ async def judge(data: bytes, services: Services) -> Verdict:
 
     """
     for mark, what, judged in READERS:
-        if mark in data[:100_000]:
+        if mark in data[:LOOKED_AT]:
             try:
                 return await judged(data, services, load_keys(services.settings.data_dir))
             except TlogError as error:
                 return Verdict(what, proved=False, why=str(error))
     raise BadInput(
         "file",
-        "is neither evidence, nor a proof, nor a checkpoint",
-        "Upload a file that calltrail prove or calltrail checkpoint wrote",
+        "is no bundle, no evidence, no proof and no checkpoint",
+        "Upload what calltrail export, calltrail prove or calltrail checkpoint wrote",
     )
 
 
@@ -110,6 +115,28 @@ async def judge_checkpoint(data: bytes, services: Services, keys: LogKeys) -> Ve
     )
 
 
+async def judge_bundle(data: bytes, _: Services, keys: LogKeys) -> Verdict:
+    """An audit's bundle stands for itself too; it is read from a file."""
+    with NamedTemporaryFile(suffix=".zip") as file:
+        file.write(data)
+        file.flush()
+        bundle = await asyncio.to_thread(verify_bundle, Path(file.name), keys.verifiers)
+    return Verdict(
+        "an audit's bundle",
+        proved=True,
+        why="Everything in it is as this log gave it out.",
+        facts=(
+            ("Transfers", bundle.transfers),
+            ("Events", bundle.events),
+            ("Redacted", bundle.redacted),
+            ("Asked for", bundle.asked),
+            ("By", bundle.by),
+            ("Made", bundle.created),
+            ("Size of the signed tree", bundle.checkpoint.size),
+        ),
+    )
+
+
 def facts_of(entry: Entry) -> tuple[tuple[str, object], ...]:
     return (
         ("Position", entry.position),
@@ -121,6 +148,7 @@ def facts_of(entry: Entry) -> tuple[tuple[str, object], ...]:
 
 Reader = Callable[[bytes, Services, LogKeys], Awaitable[Verdict]]
 READERS: tuple[tuple[bytes, str, Reader], ...] = (
+    (b"PK\x03\x04", "an audit's bundle", judge_bundle),
     (b'"calltrail-evidence@', "evidence of one event", judge_evidence),
     (b"c2sp.org/tlog-proof@", "a proof", judge_proof),
     ("\n\n\N{EM DASH} ".encode(), "a checkpoint", judge_checkpoint),

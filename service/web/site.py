@@ -12,6 +12,8 @@ from service.web.frame import FOR_EVER, Frame
 from service.web.integrity import Verifications
 from service.web.live import live_events
 from service.web.now import now_page
+from service.web.reasons import reasons_page
+from service.web.transfers import transfer_pages
 from service.web.trust import trust_page
 
 
@@ -22,6 +24,8 @@ def create_site(services: Services) -> FastAPI:
     for router in (
         now_page(services, frame, verifications),
         call_pages(services, frame),
+        transfer_pages(services, frame),
+        reasons_page(services, frame),
         trust_page(services, frame, verifications),
         live_events(services),
     ):

@@ -10,10 +10,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.background import BackgroundTask
 
+from service.analytics import Statement
 from service.api.services import Services
 from service.errors import BadInput
 from service.log.checkpoints import load_keys
 from service.projections.coverage import COMPLETE
+from service.redaction import list_redactions
 from service.web.copying import curl, sql
 from service.web.frame import Frame, asked
 from service.web.integrity import CHECKPOINTS, Verifications, checkpoints
@@ -21,6 +23,7 @@ from service.web.proving import judge, uploaded_file
 
 MOST_AGENTS = 60
 MOST_GAPS = 50
+MOST_REDACTIONS = 50
 
 
 def trust_page(services: Services, frame: Frame, verifications: Verifications) -> APIRouter:
@@ -32,7 +35,7 @@ def trust_page(services: Services, frame: Frame, verifications: Verifications) -
         data = await trust_data(services, verifications, agent)
         ways = [
             curl(request, f"/v1/coverage/{agent}" if agent else "/v1/coverage"),
-            sql(CHECKPOINTS, [20]),
+            sql(Statement(CHECKPOINTS, (20,))),
         ]
         return frame.page(request, "trust.html", {**data, "ways": ways, "live": True})
 
@@ -115,6 +118,7 @@ async def trust_data(
         "whole_count": sum(not one.gaps for one in strips),
         "gaps": gaps[:MOST_GAPS],
         "gap_count": len(gaps),
+        "redactions": (await list_redactions(services.log))[: -MOST_REDACTIONS - 1 : -1],
     }
 
 

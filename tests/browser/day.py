@@ -1,4 +1,4 @@
-"""A small day in front of the service: seeded calls and transfers, through its own door, and what is true of them."""
+"""A small day in front of the service: seeded calls and transfers through its own door, and what is true."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 
-from service.simulator import Simulator
+from service.simulator import Call, Simulator
 
 REASONS = ("Escalation", "Billing", "Sales", "Language", "Retention")
 SHARES = (8, 5, 3, 2, 1)
@@ -60,8 +62,7 @@ class Day:
             fault = self.aim(rng, call.id, seats[holder])
             await self.transfer(call.id, seats[holder], seats[target], reason)
             if fault is None:
-                await self.simulator.until(lambda to=target: call.leg(seats[to]) is not None)
-                self.simulator.answer(call.id, seats[target])
+                await self.simulator.until(partial(talking, call, seats[target]))
                 holder = target
         await self.settle()
         if rng.random() < 0.85:
@@ -76,17 +77,21 @@ class Day:
         )
 
     async def transfer(self, call_id: str, agent: str, to: str, reason: str | None) -> None:
-        """Transfer as the agent's application does."""
+        """Transfer as the agent's application does: again, while the call's last transfer is being settled."""
         body: dict[str, Any] = {"operationName": "SingleStepTransfer", "destination": {"phoneNumber": to}}
         if reason is not None:
             body["userData"] = {"TransferReason": reason, "TransferAgent": f"Agent{agent}"}
         self.requested.append({"call_id": call_id, "agent": agent, "destination": to, "reason": reason})
-        async with self.http.post(
-            f"{self.url}/api/v2/me/calls/{call_id}",
-            json=body,
-            headers={"Authorization": aiohttp.encode_basic_auth(agent, f"secret-{agent}")},
-        ) as response:
+        credentials = {"Authorization": aiohttp.encode_basic_auth(agent, f"secret-{agent}")}
+        async with asyncio.timeout(10):
+            while await self.post(call_id, body, credentials) == HTTPStatus.CONFLICT:
+                await self.settle()
+
+    async def post(self, call_id: str, body: dict[str, Any], headers: dict[str, str]) -> int:
+        url = f"{self.url}/api/v2/me/calls/{call_id}"
+        async with self.http.post(url, json=body, headers=headers) as response:
             await response.read()
+            return response.status
 
     async def settle(self) -> None:
         """Let a little time pass: a timeline of one instant shows nothing."""
@@ -94,3 +99,8 @@ class Day:
 
     def count_by(self, name: str) -> Counter[str]:
         return Counter(one[name] or "unknown" for one in self.requested)
+
+
+def talking(call: Call, number: str) -> bool:
+    leg = call.leg(number)
+    return leg is not None and leg.state == "Established"
