@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, tzinfo
 from typing import Any
 
@@ -58,10 +58,6 @@ def pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def words(wanted: TransferFilter) -> list[tuple[str, str]]:
-    """The filter as a reader is told it: name and value."""
-    return [(name.replace("_", " "), value) for name, value in wanted.as_query()]
-
-
-def without(query: Mapping[str, str], *names: str) -> dict[str, str]:
-    return {name: value for name, value in query.items() if name not in names}
+def form_values(wanted: TransferFilter) -> dict[str, str | None]:
+    """What the fields of a form show: None for each that restricts nothing."""
+    return {**dict.fromkeys((*NAMES, "data")), **dict(wanted.as_query())}

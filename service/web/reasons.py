@@ -31,7 +31,7 @@ from service.analytics import (
 from service.api.services import Services
 from service.web import charts
 from service.web.copying import sql
-from service.web.filters import read_filter
+from service.web.filters import form_values, read_filter
 from service.web.frame import Frame, address, asked
 
 TOP = 12
@@ -66,7 +66,7 @@ def reasons_page(services: Services, frame: Frame) -> APIRouter:
             {
                 **data,
                 "given": given,
-                "values": dict(given),
+                "values": form_values(wanted),
                 "others": [(name, value) for name, value in given if name not in IN_FORM],
                 "by": by,
                 "bucket_asked": bucket,

@@ -17,7 +17,7 @@ from service.audit.transfers import Sort, list_statement, list_transfers, transf
 from service.errors import BadInput, NotFound
 from service.projections.transfer_audit import OUTCOMES
 from service.web.copying import curl, sql
-from service.web.filters import FLAGS, read_filter
+from service.web.filters import FLAGS, form_values, read_filter
 from service.web.frame import Frame, asked
 from service.web.trust import check_origin
 
@@ -48,7 +48,7 @@ def transfer_pages(services: Services, frame: Frame) -> APIRouter:
             {
                 **data,
                 "given": given,
-                "values": dict(given),
+                "values": form_values(wanted),
                 "others": others,
                 "exportable": can_export(wanted),
                 "ways": ways,

@@ -77,7 +77,7 @@ class Day:
         )
 
     async def transfer(self, call_id: str, agent: str, to: str, reason: str | None) -> None:
-        """Transfer as the agent's application does: again, while the call's last transfer is being settled."""
+        """Transfer as an application does: again, while the last transfer is being settled."""
         body: dict[str, Any] = {"operationName": "SingleStepTransfer", "destination": {"phoneNumber": to}}
         if reason is not None:
             body["userData"] = {"TransferReason": reason, "TransferAgent": f"Agent{agent}"}
