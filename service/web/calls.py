@@ -78,7 +78,7 @@ async def call_data(
     steps = await call_story(services.log, services.queries, call_id)
     transfers = await services.queries.transfers(TransferFilter(call_id=call_id), limit=20)
     number = await chosen(services.log, steps, step, at)
-    here = steps[number - 1]
+    current = steps[number - 1]
     first = max(0, number - AROUND - 1)
     listed = list(enumerate(steps, start=1))[first : number + AROUND]
     legs = [leg for one in steps for leg in one.legs.values()]
@@ -90,9 +90,9 @@ async def call_data(
         "seconds": (steps[-1].event.recorded_at - steps[0].event.recorded_at).total_seconds(),
         "step": number,
         "step_count": len(steps),
-        "here": here,
-        "event": here.event,
-        "told": told(here.event),
+        "current": current,
+        "event": current.event,
+        "told": told(current.event),
         "listed": [(index, one.event, told(one.event), since(steps, index)) for index, one in listed],
         "timeline": timeline.draw(steps, transfers[::-1]),
         "transfers": transfers[::-1],

@@ -87,9 +87,9 @@ def high(number: int, most: int, height: float) -> float:
 
 
 class Node(NamedTuple):
-    """An agent (left) or a destination (right). `name` None: all the others together."""
+    """An agent (left) or a destination (right)."""
 
-    name: str | None
+    name: str
     y: float
     height: float
     transfers: int
@@ -118,34 +118,41 @@ LEAST = 12.0  # room that a label needs
 
 
 def sankey(pairs: Sequence[Pair], *, left: float, right: float, scale_to: float = 320.0) -> Sankey:
-    """Bands between `left` and `right`, as thick as there are transfers."""
+    """Bands between `left` and `right`, as thick as there are transfers.
+
+    The busiest agent is on top; destinations follow those who send to them, so that few bands cross.
+    """
     total = sum(pair.transfers for pair in pairs)
     unit = scale_to / total if total else 0.0
-    agents = stacked(Counter(), [(pair.agent, pair.transfers) for pair in pairs], unit)
-    destinations = stacked(Counter(), [(pair.destination, pair.transfers) for pair in pairs], unit)
+    sent, received = Counter[str](), Counter[str]()
+    for pair in pairs:
+        sent[pair.agent] += pair.transfers
+        received[pair.destination] += pair.transfers
+    agents = stacked(sorted(sent.items(), key=lambda item: (-item[1], item[0])), unit)
+    middle = {node.name: node.y + node.height / 2 for node in agents}
+    pull = dict.fromkeys(received, 0.0)
+    for pair in pairs:
+        pull[pair.destination] += middle[pair.agent] * pair.transfers / received[pair.destination]
+    destinations = stacked(sorted(received.items(), key=lambda item: (pull[item[0]], item[0])), unit)
     out = {node.name: node.y for node in agents}
     into = {node.name: node.y for node in destinations}
+    places = {node.name: node.y for node in destinations}
     flows = []
-    order = {node.name: place for place, node in enumerate(destinations)}
-    for pair in sorted(pairs, key=lambda one: (out[one.agent], order[one.destination])):
+    for pair in sorted(pairs, key=lambda one: (middle[one.agent], places[one.destination])):
         thick = pair.transfers * unit
-        a, b = out[pair.agent], into[pair.destination]
+        path = band(left + NODE, right, out[pair.agent], into[pair.destination], thick)
+        flows.append(Flow(pair.agent, pair.destination, pair.transfers, path))
         out[pair.agent] += thick
         into[pair.destination] += thick
-        flows.append(
-            Flow(pair.agent, pair.destination, pair.transfers, band(left + NODE, right, a, b, thick))
-        )
     height = max((node.y + max(node.height, LEAST) for node in (*agents, *destinations)), default=0.0)
     return Sankey(height, agents, destinations, flows)
 
 
-def stacked(counts: Counter[str], parts: Sequence[tuple[str, int]], unit: float) -> list[Node]:
-    """Nodes from top to bottom, the largest first."""
-    for name, number in parts:
-        counts[name] += number
+def stacked(parts: Sequence[tuple[str, int]], unit: float) -> list[Node]:
+    """Nodes from top to bottom."""
     nodes: list[Node] = []
     y = 0.0
-    for name, number in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+    for name, number in parts:
         nodes.append(Node(name, y, number * unit, number))
         y += max(number * unit, LEAST) + GAP
     return nodes

@@ -35,7 +35,7 @@ from service.web.filters import form_values, read_filter
 from service.web.frame import Frame, address, asked
 
 TOP = 12
-PAIRS = 30
+PAIRS = 25
 IN_FORM = ("since", "until", "agent", "reason")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -131,7 +131,7 @@ async def reasons_data(
         "rate": rate[0],
         "quality": quality,
         "rows": charts.rows_over_time(counts, points, chosen, width=560, height=32),
-        "sankey": charts.sankey(flows, left=120, right=640),
+        "sankey": charts.sankey(flows, left=120, right=960),
         "pairs": flows,
         "pairs_shown": sum(pair.transfers for pair in flows),
         "week": charts.week(hours),

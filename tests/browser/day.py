@@ -55,9 +55,9 @@ class Day:
         await self.settle()
         self.simulator.answer(call.id, seats[0])
         holder = 0
-        for hop in range(rng.choices((0, 1, 2, 3), (2, 6, 2, 1))[0]):
+        for _ in range(rng.choices((0, 1, 2, 3), (2, 6, 2, 1))[0]):
             await self.settle()
-            target = (holder + 1) % len(seats) if hop % 2 == 0 else holder - 1
+            target = (holder + 1) % len(seats)
             reason = rng.choices(REASONS, SHARES)[0] if rng.random() < 0.9 else None
             fault = self.aim(rng, call.id, seats[holder])
             await self.transfer(call.id, seats[holder], seats[target], reason)
