@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from service.gws.dialect import ESTABLISHED, HELD, OVER, RINGING
 from service.projections import Step
+from service.projections.facts import NOT_DONE
 
 WIDTH, LEFT, RIGHT = 1120.0, 130.0, 24.0
 TOP, LANE, BAR, SPAN = 30.0, 46.0, 18.0, 22.0
@@ -42,7 +43,7 @@ class Lane(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A transfer: its span above the lanes, and the arrow from leg to leg (none without both legs)."""
+    """A transfer: its span above the lanes, and the arrow from leg to leg, if the call went so."""
 
     transfer: Mapping[str, Any]
     y: float
@@ -131,7 +132,7 @@ def move(
     source = next((one for one in lanes if transfer["agent"] in {one.agent, one.label}), None)
     target = next((one for one in lanes if one.label == transfer["destination"]), None)
     arrow = head = None
-    if source is not None and target is not None and source is not target:
+    if transfer["outcome"] not in NOT_DONE and source and target and source is not target:
         arrival = next((bar.x for bar in target.bars if bar.x >= begin), end)
         down = target.y > source.y
         tip = target.y - (BAR / 2 + 3 if down else -BAR / 2 - 3)

@@ -25,6 +25,7 @@ async function take(url) {
     if (document.activeElement !== slider) slider.value = fresh.value;
   }
   showCopyButtons();
+  showStep();
 }
 
 /* One look at a time, and the newest wish wins. */
@@ -51,6 +52,15 @@ if (slider) {
     look(url.href);
   });
 }
+
+/* Keep the step that is looked at in sight, within its own list. */
+function showStep() {
+  const step = document.querySelector(".steps [aria-current]");
+  if (!step) return;
+  const list = step.closest(".scroll");
+  list.scrollTop = step.offsetTop - (list.clientHeight - step.offsetHeight) / 2;
+}
+showStep();
 
 function showCopyButtons() {
   for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
