@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from service.postgres.role import GRANT, NOT_GRANTED
+from service.postgres.role import GRANT, KEEP_FUNCTIONS, NOT_GRANTED
 
 logger = logging.getLogger("calltrail.migrations")
 
@@ -26,6 +26,8 @@ def migrate(connection: Connection) -> None:
             return
         if not connection.execute(text(GRANT)).scalar():
             logger.warning(NOT_GRANTED)
+        if connection.execute(text("SELECT to_regproc('calltrail_keep_functions')")).scalar() is not None:
+            connection.execute(text(KEEP_FUNCTIONS))
 
 
 async def connect_and_migrate(url: str) -> None:

@@ -405,8 +405,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 
-# A cluster has its roles in common, and an installation may not be allowed to make any. A function that runs
-# with its owner's rights would lend them to a role that may only read.
+# A cluster has its roles in common, and an installation may not be allowed to make any.
 ROLE = """
 DO $$
 BEGIN
@@ -428,16 +427,22 @@ BEGIN
         GRANT SELECT ON ALL TABLES IN SCHEMA analytics TO calltrail_analyst;
     END IF;
 END $$;
-DO $$
+
+-- Lets nobody but the service call the functions that run with their owner's rights. Called after every
+-- upgrade, when it is known whether the service has a role of its own.
+CREATE FUNCTION calltrail_keep_functions() RETURNS void LANGUAGE plpgsql AS $keep$
 DECLARE
     lending regprocedure;
 BEGIN
     FOR lending IN SELECT oid FROM pg_proc
-        WHERE prosecdef AND pronamespace = current_schema()::regnamespace AND proowner = current_user::regrole
+        WHERE prosecdef AND pronamespace = current_schema()::regnamespace AND pg_has_role(proowner, 'USAGE')
     LOOP
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', lending);
+        IF to_regrole('calltrail_service') IS NOT NULL THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO calltrail_service', lending);
+        END IF;
     END LOOP;
-END $$;
+END $keep$;
 """
 
 

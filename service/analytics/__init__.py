@@ -1,5 +1,6 @@
 """Answers for analysts: the documented views of schema `analytics`, and questions asked of them."""
 
+from service.analytics.drilling import behind
 from service.analytics.filters import COLUMNS, UNKNOWN, TransferFilter
 from service.analytics.questions import (
     Bin,
@@ -43,6 +44,7 @@ __all__ = [
     "Statement",
     "TalkTime",
     "TransferFilter",
+    "behind",
     "chains",
     "count_transfers",
     "data_quality",

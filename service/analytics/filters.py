@@ -58,6 +58,8 @@ class TransferFilter(msgspec.Struct, frozen=True, kw_only=True):
     commanded: bool | None = None
     """True: commanded through calltrail; False: only observed."""
     in_doubt: bool | None = None
+    carried_out: bool | None = None
+    """Whether the call is known to have left the agent."""
     overlaps_gap: bool | None = None
     ping_pong: bool | None = None
     call_id: str | None = None
@@ -68,6 +70,8 @@ class TransferFilter(msgspec.Struct, frozen=True, kw_only=True):
     min_talk_s: float | None = None
     """Talk before the transfer, in seconds, from `min_talk_s` on and below `max_talk_s`."""
     max_talk_s: float | None = None
+    before_position: int | None = None
+    """Only transfers whose first event stands before this position."""
     as_of: int | None = None
     """Only transfers that were known at this position of the log."""
 
@@ -111,6 +115,8 @@ COMPARISONS = {name: f"{column} = {{}}" for name, column in COLUMNS.items()} | {
     "since": "t.requested_at >= {}",
     "until": "t.requested_at < {}",
     "commanded": "t.is_commanded = {}",
+    "carried_out": "t.is_carried_out = {}",
+    "before_position": "t.position_first < {}",
     "ping_pong": "t.is_ping_pong = {}",
     "call_id": "t.call_id = {}",
     "chain_length": "t.chain_length = {}",

@@ -13,6 +13,7 @@ import typer
 
 from service import __version__
 from service.cli import (
+    analytics_commands,
     bench_transfers,
     demo,
     doctor,
@@ -37,7 +38,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 db = typer.Typer(help="The database.", no_args_is_help=True)
-transfer = typer.Typer(help="One transfer: send it, show its trail, settle it.", no_args_is_help=True)
+transfer = typer.Typer(
+    help="One transfer: `transfer ID` shows its trail; or send one, or settle one.",
+    no_args_is_help=True,
+    cls=analytics_commands.ShowById,
+)
 hold = typer.Typer(help="Legal holds: what they cover is not redacted.", no_args_is_help=True)
 export = typer.Typer(help="Take transfers out of the record, as files.", no_args_is_help=True)
 bench = typer.Typer(help="Measure it on this machine, on made-up data.", no_args_is_help=True)
@@ -58,7 +63,8 @@ app.command()(running.serve)
 app.command()(running.simulate)
 app.command()(reading.calls)
 app.command()(reading.history)
-app.command()(reading.transfers)
+app.command()(analytics_commands.transfers)
+app.command()(analytics_commands.reasons)
 app.command()(doctor.doctor)
 app.command()(recorder_commands.sessions)
 app.command()(reading.coverage)
@@ -74,7 +80,7 @@ app.command()(redaction_commands.redactions)
 app.command()(transfer_commands.asyncapi)
 app.add_typer(transfer, name="transfer")
 transfer.command("send")(running.send)
-transfer.command("show")(reading.trail)
+transfer.command("show")(analytics_commands.trail)
 transfer.command("settle")(transfer_commands.settle)
 app.add_typer(hold, name="hold")
 hold.command("add")(redaction_commands.add_hold)

@@ -19,6 +19,8 @@ WHERE rolname = '{ROLE}' AND pg_has_role(rolname, 'USAGE')
 """Takes the role, if there is one and the schema has been granted to it."""
 
 GRANT = "SELECT calltrail_grant_service()"
+KEEP_FUNCTIONS = "SELECT calltrail_keep_functions()"
+"""Takes from everybody else the functions that run with their owner's rights."""
 
 NOT_GRANTED = (
     f"this database user may not create the role {ROLE}: the log is guarded by triggers alone. "

@@ -36,12 +36,14 @@ async def refold(connection: Connection, log: EventLog, folder: Folder, call_id:
 
     projection, generation = folder.projection, folder.generation
     key = storable(call_id)
-    table = ProjectionTable(projection, generation).name
+    told = ProjectionTable(projection, generation)
+    table = told.name
     begin = None
     if projection.versioned:
         first = f"SELECT min(from_position) FROM {table} WHERE {CALL} = $1"  # noqa: S608 the catalogue's name
         begin = await connection.fetchval(first, key)
     await connection.execute(f"DELETE FROM {table} WHERE {CALL} = $1", key)  # noqa: S608 the catalogue's name
+    await told.unfold(connection, [], [(key,)])
     folder.forget()
     events = await events_of(log, projection, call_id, begin, upto)
     batch, unread = read_page(events)
