@@ -11,12 +11,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from service import __version__
-from service.api.problems import STATUS
+from service.api.problems import STATUS, as_bad_input
 from service.errors import CalltrailError
 from service.web import words
 
@@ -107,6 +108,8 @@ class Frame:
                         return RedirectResponse(link(request), 303)
                     try:
                         return await handle(request)
+                    except RequestValidationError as error:
+                        return frame.problem(request, as_bad_input(error))
                     except CalltrailError as error:
                         return frame.problem(request, error)
 

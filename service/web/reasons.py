@@ -28,10 +28,11 @@ from service.analytics import (
     transfer_rate,
     transfers_over_time,
 )
+from service.api.filters import Filter
 from service.api.services import Services
 from service.web import charts
-from service.web.copying import sql
-from service.web.filters import form_values, read_filter
+from service.web.copying import curl, sql
+from service.web.forms import form_of
 from service.web.frame import Frame, address, asked
 
 TOP = 12
@@ -44,13 +45,13 @@ def reasons_page(services: Services, frame: Frame) -> APIRouter:
     router = frame.router()
 
     @router.get("/reasons")
-    async def reasons(request: Request) -> Response:
-        zone = services.settings.zone
-        wanted = read_filter(request, zone)
+    async def reasons(request: Request, wanted: Filter) -> Response:
         by, bucket = asked(request, "by") or "reason", asked(request, "bucket")
         data = await reasons_data(services, wanted, by, bucket)
         given = wanted.as_query()
         ways = [
+            curl(request, "/v1/analytics/counts", [*given, ("by", by)], f"curl, by {by}"),
+            curl(request, "/v1/analytics/pairs", given, "curl, agent to destination"),
             sql(statements.count_transfers(wanted, by=by, top=TOP), f"SQL, by {by}"),
             sql(
                 statements.transfers_over_time(wanted, by=by, bucket=data["bucket"], top=TOP),
@@ -65,15 +66,13 @@ def reasons_page(services: Services, frame: Frame) -> APIRouter:
             "reasons.html",
             {
                 **data,
-                "given": given,
-                "values": form_values(wanted),
-                "others": [(name, value) for name, value in given if name not in IN_FORM],
+                **form_of(wanted, IN_FORM),
                 "by": by,
                 "bucket_asked": bucket,
                 "buckets": tuple(BUCKETS),
                 "dimensions": tuple(COLUMNS),
                 "days": DAYS,
-                "drill": Drill(wanted, by, zone),
+                "drill": Drill(wanted, by, services.settings.zone),
                 "ways": ways,
                 "live": True,
             },
@@ -93,8 +92,8 @@ class Drill:
     def to(self, **changes: object) -> str:
         return address("/transfers", replace(self._wanted, **changes).as_query())
 
-    def value(self, value: str) -> str:
-        return address("/transfers", self._wanted.narrowed(self._by, value).as_query())
+    def value(self, value: str, **changes: object) -> str:
+        return address("/transfers", replace(self._wanted.narrowed(self._by, value), **changes).as_query())
 
     def column(self, value: str, column: charts.Column) -> str:
         """Those of one value in one bucket; the filter's own time narrows it further."""

@@ -12,17 +12,17 @@ from pydantic import ValidationError
 
 from service.analytics import UNKNOWN, TransferFilter, reasons_known
 from service.api.exports import MEDIA_TYPES, ExportRequest, exported
+from service.api.filters import Filter
 from service.api.services import Services
 from service.audit.transfers import Sort, list_statement, list_transfers, transfer_trail
 from service.errors import BadInput, NotFound
 from service.projections.transfer_audit import OUTCOMES
 from service.web.copying import curl, sql
-from service.web.filters import FLAGS, form_values, read_filter
+from service.web.forms import form_of
 from service.web.frame import Frame, asked
 from service.web.trust import check_origin
 
 PAGE = 50
-IN_FORM = ("since", "until", "agent", "destination", "reason", "outcome", "data", *FLAGS)
 EXPORTABLE = frozenset({"since", "until", "agent", "destination", "reason", "outcome"})
 OUTCOME_NAMES = (*OUTCOMES.values(), "observed", "recalled")
 
@@ -31,25 +31,20 @@ def transfer_pages(services: Services, frame: Frame) -> APIRouter:
     router = frame.router()
 
     @router.get("/transfers")
-    async def transfers(request: Request) -> Response:
-        wanted = read_filter(request, services.settings.zone)
+    async def transfers(request: Request, wanted: Filter) -> Response:
         sort = cast("Sort", asked(request, "sort") or "-time")
         cursor = asked(request, "cursor")
         data = await transfers_data(services, wanted, sort, cursor)
-        given = wanted.as_query()
         ways = [
-            curl(request, "/v1/transfers", [*given, ("sort", asked(request, "sort"))]),
+            curl(request, "/v1/transfers", [*wanted.as_query(), ("sort", asked(request, "sort"))]),
             sql(list_statement(wanted, sort=sort, limit=PAGE)),
         ]
-        others = [(name, value) for name, value in given if name not in IN_FORM]
         return frame.page(
             request,
             "transfers.html",
             {
                 **data,
-                "given": given,
-                "values": form_values(wanted),
-                "others": others,
+                **form_of(wanted),
                 "exportable": can_export(wanted),
                 "ways": ways,
                 "live": cursor is None,
