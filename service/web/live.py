@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from service.api.services import Services
 
-KEEP_ALIVE_S = 15.0
+KEEP_ALIVE_S = 3.0  # also how soon it is noticed that nobody listens any more
 VIEWS_WITHIN_S = 2.0
 REST_S = 1.0  # between two messages, however fast the log grows
 

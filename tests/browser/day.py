@@ -31,7 +31,7 @@ class Day:
     seed: int = 7
     requested: list[dict[str, Any]] = field(default_factory=list)
 
-    async def run(self, calls: int, *, at_a_time: int = 6) -> None:
+    async def run(self, calls: int, *, at_a_time: int = 5) -> None:
         """Play the day; ends when the last call does."""
         agents = list(self.simulator.agents)
         for start in range(0, calls, at_a_time):
