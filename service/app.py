@@ -29,7 +29,6 @@ class Application:
     """Every part, open and ready; which background loops run is the caller's choice."""
 
     settings: Settings
-    agents: Sequence[Agent]
     accesses: Accesses
     database: Database
     log: EventLog
@@ -43,7 +42,7 @@ class Application:
     def services(self) -> Services:
         return Services(
             settings=self.settings,
-            agents=self.agents,
+            accesses=self.accesses,
             database=self.database,
             log=self.log,
             handler=self.handler,
@@ -79,7 +78,6 @@ async def open_application(
         stack.push_async_callback(handler.stop)
         yield Application(
             settings=settings,
-            agents=agents,
             accesses=accesses,
             database=database,
             log=log,

@@ -153,10 +153,18 @@ class TransferKeyClaimed(Event, frozen=True):
     fingerprint: str
 
 
-class TransferRequested(Event, frozen=True):
+class TransferStep(Event, frozen=True):
+    """What every event of a transfer's life has in common; `step` is its name in trails."""
+
+    step: ClassVar[str]
+    transfer_id: UUID
+
+
+class TransferRequested(TransferStep, frozen=True):
     """Somebody wants a call transferred; the body is the request's, byte for byte."""
 
-    transfer_id: UUID
+    step = "requested"
+
     call_id: str
     agent: str
     caller: str
@@ -178,80 +186,89 @@ class TransferRequested(Event, frozen=True):
     """After this it is not sent any more, if it has not been by then."""
 
 
-class TransferDispatched(Event, frozen=True):
+class TransferDispatched(TransferStep, frozen=True):
     """The request is about to leave: unless it is certain that it did not, it is never sent again."""
 
-    transfer_id: UUID
+    step = "dispatched"
+
     attempt: int = 1
 
 
-class TransferNotSent(Event, frozen=True):
+class TransferNotSent(TransferStep, frozen=True):
     """Nothing of the request reached GWS, which is certain; it will be tried again."""
 
-    transfer_id: UUID
+    step = "not_sent"
+
     cause: str
 
 
-class TransferAccepted(Event, frozen=True):
+class TransferAccepted(TransferStep, frozen=True):
     """GWS answered statusCode 0: passed on, not yet done. The body is the answer."""
 
-    transfer_id: UUID
+    step = "accepted"
+
     http_status: int
     content_type: str
 
 
-class TransferRejected(Event, frozen=True):
+class TransferRejected(TransferStep, frozen=True):
     """GWS said no, and nothing happened; or nothing could be sent. The body is GWS's answer, if any."""
 
-    transfer_id: UUID
+    step = "rejected"
+
     http_status: int | None
     content_type: str = ""
     status_code: int | None = None
     message: str = ""
 
 
-class TransferInDoubt(Event, frozen=True):
+class TransferInDoubt(TransferStep, frozen=True):
     """The request may have reached GWS, and no answer settles it. The body is what came back, if anything."""
 
-    transfer_id: UUID
+    step = "in_doubt"
+
     cause: str
     http_status: int | None = None
     content_type: str = ""
     status_code: int | None = None
 
 
-class TransferConfirmed(Event, frozen=True):
+class TransferConfirmed(TransferStep, frozen=True):
     """The call did leave the agent. `evidence` are the positions that show it, `grade` how well."""
 
-    transfer_id: UUID
+    step = "confirmed"
+
     grade: str
     evidence: tuple[int, ...]
     settled_by: str = "evidence"
     why: str = ""
 
 
-class TransferFailed(Event, frozen=True):
+class TransferFailed(TransferStep, frozen=True):
     """The call was not transferred."""
 
-    transfer_id: UUID
+    step = "failed"
+
     grade: str
     evidence: tuple[int, ...]
     settled_by: str = "evidence"
     why: str = ""
 
 
-class TransferAbandoned(Event, frozen=True):
+class TransferAbandoned(TransferStep, frozen=True):
     """No evidence can be had; a person closed the matter."""
 
-    transfer_id: UUID
+    step = "abandoned"
+
     settled_by: str
     why: str
 
 
-class TransferContradicted(Event, frozen=True):
+class TransferContradicted(TransferStep, frozen=True):
     """What came later does not fit the outcome that had been concluded; both stay on record."""
 
-    transfer_id: UUID
+    step = "contradicted"
+
     grade: str
     evidence: tuple[int, ...]
     why: str
@@ -397,6 +414,9 @@ CATALOGUE: dict[str, type[Event]] = {
     )
 }
 """Every kind by its wire name."""
+
+TRANSFER_STEPS = tuple(kind for kind in CATALOGUE.values() if issubclass(kind, TransferStep))
+"""The kinds that a transfer's life is made of."""
 
 _UPCASTERS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """(kind, version) → the function that lifts that version's fields to the next version's."""

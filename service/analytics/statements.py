@@ -40,7 +40,7 @@ WITH counted AS (
 ), ranked AS (SELECT *, row_number() OVER (ORDER BY transfers DESC, value) AS place FROM counted)
 SELECT CASE WHEN place <= {limited(top)} THEN value END AS value,
        sum(transfers)::bigint AS transfers, sum(carried_out)::bigint AS carried_out
-FROM ranked GROUP BY 1 ORDER BY 1 IS NULL, transfers DESC, 1
+FROM ranked GROUP BY 1 ORDER BY min(place)
 """,  # noqa: S608 names are ours, values are arguments
         tuple(arguments.values),
     )

@@ -16,12 +16,11 @@ from service.api.drop_in import drop_in
 from service.api.events import events_router
 from service.api.exports import exports_router
 from service.api.projections import projections_router
-from service.api.proofs import proofs_router
 from service.api.redactions import redactions_router
 from service.api.replay import replay_router
 from service.api.services import Services
 from service.api.sessions import sessions_router
-from service.api.tlog import tlog_router
+from service.api.tlog import proofs_router, tlog_router
 from service.api.transfers import transfers_router
 
 __all__ = ["Services", "create_api"]
@@ -34,7 +33,7 @@ def create_api(services: Services) -> FastAPI:
     app = FastAPI(title="calltrail", version=__version__, docs_url=None, redoc_url=None)
     problems.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=GZIP_FROM_BYTES)
-    app.include_router(drop_in(services.handler, services.agents, services.settings.max_request_bytes))
+    app.include_router(drop_in(services.handler, services.accesses, services.settings.max_request_bytes))
     routers = (
         calls_router,
         transfers_router,
@@ -46,12 +45,12 @@ def create_api(services: Services) -> FastAPI:
         replay_router,
         redactions_router,
         analytics_router,
-        proofs_router,
     )
     for router in routers:
         app.include_router(router(services))
 
     app.include_router(tlog_router(services))
+    app.include_router(proofs_router(services))
 
     @app.get("/healthz", tags=["service"], summary="Whether the service can do its work")
     async def health() -> dict[str, Any]:

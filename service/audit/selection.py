@@ -13,17 +13,15 @@ import msgspec
 from service.errors import BadInput
 from service.log import rfc3339
 from service.postgres import Database, database_errors
-from service.projections import TransferFilter
+from service.projections import Queries, TransferFilter
 from service.projections.coverage import COMPLETE, overlapping
 from service.projections.queries import JSON_COLUMNS, transfers_query
-from service.projections.sql import live_generation
 
 if TYPE_CHECKING:
     import asyncpg
 
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
-_SPANS = f"SELECT agent, spans FROM coverage WHERE generation = {live_generation('coverage')}"  # noqa: S608 constants
 PREFETCH = 500
 
 
@@ -122,7 +120,5 @@ async def select(database: Database, wanted: Wanted) -> AsyncIterator[Selection]
             database.pool.acquire() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            spans = {
-                row["agent"]: msgspec.json.decode(row["spans"]) for row in await connection.fetch(_SPANS)
-            }
+            spans = {row["agent"]: row["spans"] for row in await Queries(database).coverages()}
             yield Selection(connection, wanted, spans)

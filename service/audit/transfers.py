@@ -30,9 +30,9 @@ KEYS = {
 }
 MOST = 1_000
 
+COLUMNS = "t.*, t.agent_id AS agent, t.position_first AS first_position, t.position_last AS last_position"
 SELECT = """
-SELECT t.*, t.agent_id AS agent, t.conn_id, t.position_first AS first_position,
-       t.position_last AS last_position, {key} AS sort_key
+SELECT {columns}, {key} AS sort_key
 FROM analytics.fact_transfer t WHERE {where}
 ORDER BY {key} {order}, t.position_known {order}, t.transfer_id {order} LIMIT {limit:d}
 """
@@ -123,7 +123,10 @@ def list_statement(
         last = datetime.fromisoformat(cursor.key) if sort.endswith("time") else cursor.key
         place = ", ".join(arguments.add(value) for value in (last, cursor.position, cursor.transfer_id))
         where += f" AND ({key}, t.position_known, t.transfer_id) {'<' if order == 'DESC' else '>'} ({place})"
-    return Statement(SELECT.format(key=key, order=order, where=where, limit=limit), tuple(arguments.values))
+    return Statement(
+        SELECT.format(columns=COLUMNS, key=key, order=order, where=where, limit=limit),
+        tuple(arguments.values),
+    )
 
 
 def count_statement(wanted: TransferFilter) -> Statement:
@@ -200,7 +203,8 @@ async def transfer_trail(database: Database, queries: Queries, log: EventLog, tr
 
     """
     statement = Statement(
-        "SELECT t.* FROM analytics.fact_transfer t WHERE t.transfer_id = $1", (transfer_id,)
+        f"SELECT {COLUMNS} FROM analytics.fact_transfer t WHERE t.transfer_id = $1",  # noqa: S608 ours
+        (transfer_id,),
     )
     rows = [dict(row) for row in await statement.rows(database)]
     if not rows:
@@ -225,5 +229,5 @@ def evidence_of(event: StoredEvent, own_stream: str) -> Evidence:
         recorded_at=event.recorded_at,
         role="step" if event.stream == own_stream else "evidence",
         event=f"/v1/events/{event.position}",
-        proof=f"/v1/events/{event.position}/proof",
+        proof=f"/v1/proofs/{event.position}",
     )

@@ -14,6 +14,7 @@ import typer
 from service import __version__
 from service.cli import (
     analytics_commands,
+    bench_faces,
     bench_transfers,
     demo,
     doctor,
@@ -95,6 +96,7 @@ app.add_typer(bench, name="bench")
 bench.command("log")(log_commands.bench_log)
 bench.command("recorder")(recorder_commands.bench_recorder)
 bench.command("transfers")(bench_transfers.transfers)
+bench.command("faces")(bench_faces.faces)
 bench.command("projections")(projection_commands.bench_projections)
 
 

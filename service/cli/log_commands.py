@@ -23,9 +23,9 @@ from service.config import Settings, load_settings
 from service.errors import BadConfig, CalltrailError, TlogError
 from service.log import open_log
 from service.log.checkpoints import KEY_FILE, PUBLIC_FILE, Checkpoints, add_key, load_keys, read_public
-from service.log.codec import MOST_SAMPLES, Codecs, train
+from service.log.training import train_on_log
 from service.log.verify import Report, verify_log
-from service.postgres import Database, database_errors, open_database, parse_url
+from service.postgres import Database, open_database, parse_url
 from service.postgres.embedded import EmbeddedPostgres
 from service.postgres.schema import check
 from service.tlog.evidence import Evidence
@@ -228,31 +228,14 @@ def train_dictionary(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """
 
     async def main() -> None:
-        async with opened(data_dir) as (settings, database):
-            async with open_log(database, max_payload_bytes=settings.max_payload_bytes) as log:
-                end = await log.next_position()
-                payloads = [
-                    event.payload
-                    for start in range(max(0, end - MOST_SAMPLES), end, 1_000)
-                    for event in await log.read(after=start - 1, limit=1_000)
-                ]
-            with database_errors():
-                codecs = Codecs()
-                await codecs.load(database.pool)
-                in_use = await database.pool.fetchval("SELECT codec FROM log_head")
-                training = train(payloads, codecs[in_use])
-                better = training.bytes_after < training.bytes_before * 0.98
-                if better:
-                    in_use = await database.pool.fetchval(
-                        "WITH added AS (INSERT INTO log_codec (codec, dictionary, samples) "
-                        "SELECT max(codec) + 1, $1, $2 FROM log_codec RETURNING codec) "
-                        "UPDATE log_head SET codec = added.codec FROM added RETURNING log_head.codec",
-                        training.dictionary,
-                        training.samples,
-                    )
+        async with (
+            opened(data_dir) as (settings, database),
+            open_log(database, max_payload_bytes=settings.max_payload_bytes) as log,
+        ):
+            training, in_use = await train_on_log(log)
         result: dict[str, Any] = {
             "codec": in_use,
-            "new": better,
+            "new": training.is_better,
             "samples": training.samples,
             "bytes_before": round(training.bytes_before, 1),
             "bytes_after": round(training.bytes_after, 1),

@@ -102,4 +102,12 @@ LAST_CHECKPOINT = "SELECT note FROM log_checkpoint ORDER BY size DESC, signed_at
 
 KEEP_CHECKPOINT = "INSERT INTO log_checkpoint (size, root, note) VALUES ($1, $2, $3)"
 
+USE_NEW_CODEC = """
+WITH added AS (
+    INSERT INTO log_codec (codec, dictionary, samples) SELECT max(codec) + 1, $1, $2 FROM log_codec
+    RETURNING codec
+)
+UPDATE log_head SET codec = added.codec FROM added RETURNING log_head.codec
+"""
+
 REDACT = "SELECT event_log_redact($1, $2)"

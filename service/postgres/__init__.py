@@ -69,12 +69,21 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
         server.release()
 
 
+async def nothing_to_reset(_: object) -> None:
+    """Spare the round trip: LISTEN, SET and advisory locks are for connections outside the pool."""
+
+
 @asynccontextmanager
 async def open_pools(url: URL, *, max_size: int = 8) -> AsyncIterator[Database]:
     """Open both pools on `url`; connections are made when they are needed."""
     with database_errors():
         pool = await asyncpg.create_pool(
-            **connect_arguments(url), min_size=1, max_size=max_size, command_timeout=60, init=take_role
+            **connect_arguments(url),
+            min_size=1,
+            max_size=max_size,
+            command_timeout=60,
+            init=take_role,
+            reset=nothing_to_reset,
         )
     engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), pool_size=max_size)
     event.listen(engine.sync_engine, "connect", take_role_sync)

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 1_000  # events a transaction
 BEAT_S = 5.0
+BREATH_S = 0.05  # while less than a page waits, so that one transaction takes in what many writers bring
 LEADER_LOCK = 7_232_501_145  # of our own choosing
 ASK_AGAIN_S = 0.005
 
@@ -70,6 +71,8 @@ class Engine:
                 while True:
                     reached = await self._advance(connection)
                     loop.beat()
+                    if self._log.watch.next_position - reached <= BATCH:
+                        await asyncio.sleep(BREATH_S)
                     if not await self._log.watch.beyond(reached, timeout_s=BEAT_S):
                         await connection.execute(sql.BEAT, list(self.projections))
         finally:

@@ -48,6 +48,15 @@ SELECT * FROM (
 """  # noqa: S608 constants
 """Transfers commanded through us, and those only observed (door "observed"), in one form."""
 
+_SELECT_COVERAGE = f"""
+SELECT c.agent, c.spans, s.alive_at,
+    CASE WHEN NOT s.attended THEN 'no process records the agent'
+         WHEN s.status = 'retrying' THEN 'polls fail: ' || s.reason END AS unknown
+FROM coverage AS c LEFT JOIN recorder_session_now AS s ON s.agent = c.agent AND s.session = c.session
+WHERE c.generation = {live_generation("coverage")}
+"""  # noqa: S608 constants
+"""`unknown`: why nothing is known of an open session's last moments, where that is so."""
+
 LIVE_NOW = f"{_SELECT_LEGS} AND to_position IS NULL AND {call_state.LIVE_LEG}"
 LIVE_AT = f"""
 {LIVE_NOW} AND from_position <= $1
@@ -100,9 +109,10 @@ class Queries:
         return [row["from_position"] for row in rows]
 
     async def transfers(self, wanted: TransferFilter, *, limit: int = 100) -> list[dict[str, Any]]:
-        """Transfers, newest first."""
+        """Transfers, newest first, each with the gaps in its agent's record that overlap it."""
         statement, arguments = transfers_query(wanted)
-        return await self._rows(f"{statement} ORDER BY first_position DESC LIMIT {limit:d}", *arguments)
+        statement += f" ORDER BY first_position DESC LIMIT {limit:d}"
+        return await self._with_gaps(await self._rows(statement, *arguments))
 
     async def transfer(self, transfer_id: UUID) -> dict[str, Any]:
         """One transfer's audit row, with the gaps in its agent's record that overlap it.
@@ -114,9 +124,16 @@ class Queries:
         rows = await self._rows(f"{_SELECT_TRANSFERS} AND transfer_id = $1", transfer_id)
         if not rows:
             raise NotFound(f"there is no transfer {transfer_id}")
-        row = rows[0]
-        row["gaps"] = await self.gaps_of(row["agent"], row["requested_at"], row["settled_at"])
-        return row
+        return (await self._with_gaps(rows))[0]
+
+    async def _with_gaps(self, transfers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        agents = list({row["agent"] for row in transfers})
+        spans = {row["agent"]: row["spans"] for row in await self._coverage("AND c.agent = ANY($1)", agents)}
+        for row in transfers:
+            row["gaps"] = coverage.overlapping(
+                spans.get(row["agent"], []), row["requested_at"], row["settled_at"]
+            )
+        return transfers
 
     async def transfers_of(
         self, call_ids: Sequence[str], transfer_ids: Sequence[UUID]
@@ -138,19 +155,21 @@ class Queries:
 
     async def coverage(self, agent: str) -> list[dict[str, Any]]:
         """The spans of an agent's record, oldest first: complete, doubtful or missing."""
-        rows = await self._rows(
-            f"SELECT spans FROM coverage WHERE agent = $1 AND generation = {live_generation('coverage')}",  # noqa: S608 constants
-            agent,
-        )
+        rows = await self._coverage("AND c.agent = $1", agent)
         spans: list[dict[str, Any]] = rows[0]["spans"] if rows else []
         return spans
 
     async def coverages(self) -> list[dict[str, Any]]:
         """Every recorded agent with the spans of the record, by user name."""
-        return await self._rows(
-            f"SELECT agent, spans FROM coverage WHERE generation = {live_generation('coverage')} "  # noqa: S608 constants
-            "ORDER BY agent"
-        )
+        return await self._coverage("ORDER BY c.agent")
+
+    async def _coverage(self, which: str, *arguments: Any) -> list[dict[str, Any]]:
+        rows = await self._rows(f"{_SELECT_COVERAGE} {which}", *arguments)
+        for row in rows:
+            why, alive_at = row.pop("unknown"), row.pop("alive_at")
+            if why is not None:
+                row["spans"] = coverage.as_known(row["spans"], alive_at, why)
+        return rows
 
     async def _rows(self, statement: str, *arguments: Any) -> list[dict[str, Any]]:
         with database_errors():

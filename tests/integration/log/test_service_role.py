@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import asyncpg
 import pytest
 from sqlalchemy.engine import URL
 
+from service.app import open_application
+from service.config import Settings
 from service.log import EventLog, NewEvent, Producer, open_log
 from service.postgres import Database, open_pools
 from service.postgres.role import ROLE
@@ -113,3 +116,19 @@ async def test_a_user_who_may_not_create_roles_is_told_and_goes_on(
     finally:
         await owner.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await owner.execute(f"DROP ROLE {name}")
+
+
+async def test_the_first_start_on_an_empty_database_takes_the_role(
+    server_url: URL, owner: asyncpg.Connection[asyncpg.Record], tmp_path: Path
+) -> None:
+    name = f"empty_{Producer.new().key.hex}"
+    await owner.execute(f"CREATE DATABASE {name}")
+    url = server_url.set(database=name).render_as_string(hide_password=False)
+    try:
+        async with open_application(Settings(database_url=url, data_dir=tmp_path), agents=[]) as application:
+            assert await application.database.pool.fetchval("SELECT current_user::text") == ROLE
+            assert await application.log.append([event()]) == [0]
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await application.database.pool.execute("DELETE FROM event_log")
+    finally:
+        await owner.execute(f"DROP DATABASE {name} WITH (FORCE)")

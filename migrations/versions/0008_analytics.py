@@ -6,7 +6,7 @@ from alembic import op
 
 from service.postgres.schema import run_script
 
-revision = "0011"
+revision = "0008"
 down_revision = "0006"
 
 TABLES = """
@@ -163,10 +163,11 @@ SELECT requested_date, count(*) AS transfers,
 FROM analytics.fact_transfer GROUP BY requested_date;
 
 CREATE VIEW analytics.freshness AS
-SELECT p.position, h.next_position - 1 AS head, h.next_position - 1 - p.position AS lag_events,
+SELECT coalesce(p.position, -1) AS position, h.next_position - 1 AS head,
+       h.next_position - 1 - coalesce(p.position, -1) AS lag_events,
        coalesce(extract(epoch FROM clock_timestamp() - e.recorded_at), 0)::float8 AS lag_seconds
-FROM projection p CROSS JOIN log_head h LEFT JOIN event_log e ON e.position = p.position + 1
-WHERE p.name = 'transfer_facts' AND p.live;
+FROM log_head h LEFT JOIN projection p ON p.name = 'transfer_facts' AND p.live
+LEFT JOIN event_log e ON e.position = coalesce(p.position, -1) + 1;
 
 CREATE VIEW analytics.dim_agent AS
 SELECT agent_id, count(*) AS transfers, min(requested_at) AS first_requested_at,
