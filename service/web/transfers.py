@@ -16,7 +16,7 @@ from service.api.filters import Filter
 from service.api.services import Services
 from service.audit.transfers import Sort, list_statement, list_transfers, transfer_trail
 from service.errors import BadInput, NotFound
-from service.projections.transfer_audit import OUTCOMES
+from service.events import CATALOGUE, TransferStep
 from service.web.copying import curl, sql
 from service.web.forms import form_of
 from service.web.frame import Frame, asked
@@ -24,7 +24,11 @@ from service.web.trust import check_origin
 
 PAGE = 50
 EXPORTABLE = frozenset({"since", "until", "agent", "destination", "reason", "outcome"})
-OUTCOME_NAMES = (*OUTCOMES.values(), "observed", "recalled")
+OUTCOMES = (
+    *(kind.step for kind in CATALOGUE.values() if issubclass(kind, TransferStep)),
+    "observed",
+    "recalled",
+)
 
 
 def transfer_pages(services: Services, frame: Frame) -> APIRouter:
@@ -85,7 +89,7 @@ async def transfers_data(
         "sort": sort,
         "cursor": cursor,
         "reasons": await reasons_known(services.database),
-        "outcomes": OUTCOME_NAMES,
+        "outcomes": OUTCOMES,
         "formats": tuple(MEDIA_TYPES),
     }
 
