@@ -35,6 +35,7 @@ from service.web.copying import curl, sql
 from service.web.forms import form_of
 from service.web.frame import Frame, address, asked
 
+LATELY_DAYS = 30
 TOP = 12
 PAIRS = 25
 IN_FORM = ("since", "until", "agent", "reason")
@@ -45,7 +46,8 @@ def reasons_page(services: Services, frame: Frame) -> APIRouter:
     router = frame.router()
 
     @router.get("/reasons")
-    async def reasons(request: Request, wanted: Filter) -> Response:
+    async def reasons(request: Request, asked_for: Filter) -> Response:
+        wanted = lately(asked_for, services.settings.zone)
         by, bucket = asked(request, "by") or "reason", asked(request, "bucket")
         data = await reasons_data(services, wanted, by, bucket)
         given = wanted.as_query()
@@ -67,6 +69,7 @@ def reasons_page(services: Services, frame: Frame) -> APIRouter:
             {
                 **data,
                 **form_of(wanted, IN_FORM),
+                "lately": LATELY_DAYS if wanted is not asked_for else None,
                 "by": by,
                 "bucket_asked": bucket,
                 "buckets": tuple(BUCKETS),
@@ -79,6 +82,14 @@ def reasons_page(services: Services, frame: Frame) -> APIRouter:
         )
 
     return router
+
+
+def lately(wanted: TransferFilter, zone: tzinfo) -> TransferFilter:
+    """The filter; one that names no time is about the last days, today with them."""
+    if wanted.since is not None or wanted.until is not None:
+        return wanted
+    today = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    return replace(wanted, since=today - timedelta(days=LATELY_DAYS - 1))
 
 
 class Drill:

@@ -77,6 +77,21 @@ async def test_pages_and_files_are_compressed_and_not_sent_twice(site: Site) -> 
     await get(site, style[1], 304, **{"If-None-Match": headers["etag"]})
 
 
+async def test_every_link_leads_somewhere(site: Site) -> None:
+    """All pages that can be reached in three clicks: no dead link, and none to another host."""
+    known, new = set[str](), {"/"}
+    for _ in range(3):
+        found = set[str]()
+        for path in sorted(new - known)[:60]:
+            page, headers = await get(site, path)
+            if headers["content-type"].startswith("text/html"):
+                found |= {html.unescape(one).partition("#")[0] for one in re.findall(r'href="([^"]+)"', page)}
+        known |= new
+        new = {one for one in found if one}
+    assert all(one.startswith("/") for one in known)
+    assert {"/calls", "/transfers", "/reasons", "/trust", "/openapi.json", "/tlog/checkpoint"} <= known
+
+
 async def test_a_state_has_one_url(site: Site) -> None:
     _, headers = await get(site, "/transfers?agent=&reason=Billing&until=&data=Segment%3DPrivate", 303)
     assert headers["location"] == "/transfers?reason=Billing&data=Segment%3DPrivate"
