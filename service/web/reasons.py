@@ -68,7 +68,7 @@ def reasons_page(services: Services, frame: Frame) -> APIRouter:
             "reasons.html",
             {
                 **data,
-                **form_of(wanted, IN_FORM),
+                **form_of(asked_for, IN_FORM),
                 "lately": LATELY_DAYS if wanted is not asked_for else None,
                 "by": by,
                 "bucket_asked": bucket,

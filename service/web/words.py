@@ -121,7 +121,11 @@ def told(event: StoredEvent) -> dict[str, str]:
                     filter(None, (why and spoken(why), f"with {company}" if company else "alone"))
                 ),
             }
-    more = [f"{data[name]}" for name in SHOWN if data.get(name) not in {None, ""}]
+    more = [
+        f"to {data[name]}" if name == "destination" else str(data[name])
+        for name in SHOWN
+        if data.get(name) not in (None, "")
+    ]
     return {"what": spoken(event.kind), "more": ", ".join(more)}
 
 

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
+TALL = {"width": 1280, "height": 1120}  # for pictures
 CALLS = 20
 MOST_BYTES = 200_000
 
@@ -243,9 +244,11 @@ async def test_pictures(site: Site, browser: Browser, request: pytest.FixtureReq
     folder = request.config.getoption("--screenshots")
     if folder is None:
         pytest.skip("pictures are made with --screenshots DIR")
-    for name, path in (await paths(site)).items():
+    pictured = await paths(site)
+    pictured["call"] += "?step=8"
+    for name, path in pictured.items():
         for scheme in ("light", "dark"):
-            for size, viewport in (("", WIDE), ("-phone", NARROW)):
+            for size, viewport in (("", TALL), ("-phone", NARROW)):
                 async with page_of(browser, site, path, viewport=viewport, color_scheme=scheme) as page:
                     picture = Path(folder) / f"{name}{size}-{scheme}.png"
                     assert len(await page.screenshot(path=picture)) < MOST_BYTES

@@ -16,7 +16,9 @@ from site_under_test import Site, open_site
 from sqlalchemy.engine import URL
 
 from service.log.checkpoints import Checkpoints, load_keys
+from service.tlog.checkpoint import Checkpoint
 from service.tlog.evidence import Evidence
+from service.tlog.note import Ed25519Signer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -173,6 +175,11 @@ async def test_files_are_judged_by_what_they_are(site: Site) -> None:
     assert "Proved" in await judged(site, evidence.encode())
     assert "Proved" in await judged(site, evidence.proof.encode())
     assert "Proved" in await judged(site, (await checkpoints.latest()).encode())
+    keys = load_keys(site.application.settings.data_dir)
+    other = Checkpoint(keys.origin, 3, bytes(32)).sign(map(Ed25519Signer, keys.signers))
+    assert "are not those that it signed" in await judged(site, other.encode())
+    longer = Checkpoint(keys.origin, 1 << 40, bytes(32)).sign(map(Ed25519Signer, keys.signers))
+    assert "this log has fewer" in await judged(site, longer.encode())
     forged = Evidence(evidence.proof, evidence.entry, (evidence.payload or b"") + b" ", evidence.salt)
     assert "Not proved" in await judged(site, forged.encode())
     moved = evidence.proof.encode().replace(b"index 3", b"index 4")
