@@ -97,14 +97,7 @@ FROM coverage c
 CROSS JOIN LATERAL jsonb_to_recordset(c.spans)
     AS s (kind text, "from" timestamptz, "to" timestamptz, why text, position bigint)
 WHERE c.generation = (SELECT generation FROM projection WHERE name = 'coverage' AND live)
-  AND s.kind <> 'complete'
-UNION ALL -- an open session of which nothing is known since it was last alive
-SELECT c.agent, 'doubtful', greatest((c.spans -> -1 ->> 'from')::timestamptz, s.alive_at), 'infinity',
-       CASE WHEN s.attended THEN 'polls fail: ' || s.reason ELSE 'no process records the agent' END,
-       (c.spans -> -1 ->> 'position')::bigint
-FROM coverage c JOIN recorder_session_now s ON s.agent = c.agent AND s.session = c.session
-WHERE c.generation = (SELECT generation FROM projection WHERE name = 'coverage' AND live)
-  AND c.spans -> -1 ->> 'kind' = 'complete' AND (NOT s.attended OR s.status = 'retrying');
+  AND s.kind <> 'complete';
 
 CREATE VIEW analytics.fact_transfer AS
 SELECT t.transfer_id, t.call_id, t.root_call_id, t.conn_id, t.chain_index, t.chain_length,
