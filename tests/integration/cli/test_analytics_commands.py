@@ -1,4 +1,4 @@
-"""`calltrail reasons`, `transfers` and `transfer ID`, as programs, on a terminal of 80 columns."""
+"""`calltrail reasons`, `transfers` and `transfer ID`, on a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -7,43 +7,32 @@ import csv
 import io
 import itertools
 import json
-import os
-import sys
 from typing import Any
 
+import pytest
+from click.testing import Result
 from sqlalchemy.engine import URL
+from typer.testing import CliRunner
 
+from service.cli import app, exit_status
+from service.errors import CalltrailError
 from service.log import EventLog
 from service.projections.histories import Histories
 
-PROGRAM = "import sys; sys.argv[0] = 'calltrail'; from service.cli import main; main()"
 
-
-async def calltrail(database: URL, *arguments: str) -> tuple[int, str]:
-    """A command's exit status, and what it wrote, to standard output or to standard error."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM, *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=os.environ
-        | {
-            "DATABASE_URL": database.render_as_string(hide_password=False),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "COLUMNS": "80",
-        },
-    )
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return process.returncode, out.decode()
-
-
-async def test_analytics_by_command(database_url: URL, log: EventLog) -> None:
+async def test_analytics_by_command(
+    database_url: URL, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url.render_as_string(hide_password=False))
     await log.append(list(itertools.islice(Histories(live=6, agents=8).events(), 600)))
 
+    async def calltrail(*arguments: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, app, arguments)
+
     async def document(*arguments: str) -> Any:
-        status, out = await calltrail(database_url, *arguments, "--json")
-        assert status == 0, out
-        return json.loads(out)
+        done = await calltrail(*arguments, "--json")
+        assert done.exit_code == 0, done
+        return json.loads(done.output)
 
     listed = await document("transfers", "--sort", "agent")
     transfers = listed["transfers"]
@@ -59,12 +48,12 @@ async def test_analytics_by_command(database_url: URL, log: EventLog) -> None:
     trail = await document("transfer", "show", one)
     assert [event["position"] for event in trail["events"] if event["role"] == "step"]
     for command in (["transfer", one], ["transfers"], ["reasons"], ["reasons", "--bucket", "day"]):
-        status, out = await calltrail(database_url, *command)
-        assert status == 0, out
-        assert max(map(len, out.splitlines())) <= 80, out
-    _, out = await calltrail(database_url, "reasons", "--by", "agent", "--csv")
-    assert sum(int(row["transfers"]) for row in csv.DictReader(io.StringIO(out))) == len(transfers)
+        done = await calltrail(*command)
+        assert done.exit_code == 0, done
+        assert max(map(len, done.output.splitlines())) <= 80, done.output
+    table = await calltrail("reasons", "--by", "agent", "--csv")
+    assert sum(int(row["transfers"]) for row in csv.DictReader(io.StringIO(table.output))) == len(transfers)
     for wrong in (["--by", "shoe-size"], ["--data", "x"], ["--bucket", "second"]):
-        status, out = await calltrail(database_url, "reasons", *wrong)
-        assert status == 2, out
-        assert "calltrail: " in out
+        refused = (await calltrail("reasons", *wrong)).exception
+        assert isinstance(refused, CalltrailError)
+        assert exit_status(refused) == 2
