@@ -200,8 +200,8 @@ class TransferFacts:
         return {
             "agent": agent,
             "destination": storable(event.destination),
-            "turn": turn,
-            "left": carried_on(micros(recorded.recorded_at), None if turn is None else state["turns"][turn]),
+            "turn": last_turn(state["turns"], agent=agent),
+            "left": [micros(recorded.recorded_at), None],
             "settled": None,
             "outcome": event.step,
             "status_code": None,
