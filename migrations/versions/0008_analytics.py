@@ -76,7 +76,8 @@ CREATE TABLE transfer_facts (
     PRIMARY KEY (generation, transfer_id)
 ) PARTITION BY LIST (generation);
 CREATE INDEX transfer_facts_call ON transfer_facts (call_id);
-CREATE INDEX transfer_facts_requested ON transfer_facts (requested_at, position_known, transfer_id);
+CREATE INDEX transfer_facts_requested ON transfer_facts (requested_at, position_known, transfer_id)
+    INCLUDE (generation);
 CREATE INDEX transfer_facts_agent ON transfer_facts (agent_id, requested_at);
 CREATE INDEX transfer_facts_destination ON transfer_facts (destination, requested_at);
 CREATE INDEX transfer_facts_reason ON transfer_facts (reason, requested_at);
