@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.errors import AppendConflict, DatabaseUnavailable, NotFound, TransferUnderWay, UnderLegalHold
+from service.errors import (
+    AppendConflict,
+    CheckFailed,
+    DatabaseUnavailable,
+    NotFound,
+    TransferUnderWay,
+    UnderLegalHold,
+)
 from service.events import (
     NotificationReceived,
     PayloadRedacted,
@@ -22,7 +29,7 @@ from service.events import (
 )
 from service.log import Condition, EventLog, NewEvent, Producer, StoredEvent, rfc3339
 from service.postgres import Database, database_errors
-from service.projections import Engine
+from service.projections import Engine, Rebuilder
 from service.redaction.blanking import Fields, plain_values
 from service.redaction.holds import STREAM as HOLDS
 from service.redaction.holds import Hold, check_approval, list_holds, require
@@ -35,6 +42,13 @@ REACHED_S = 600.0
 OWN_STREAMS = frozenset({STREAM, HOLDS})
 FINGERPRINTED = frozenset({"TransferRequested", "TransferKeyClaimed"})
 """They hold a hash of the command: whoever knows most of it could guess the rest."""
+
+NOT_FOLDED = """
+SELECT s.name, s.reason FROM projection_set_aside s
+JOIN projection p ON p.name = s.name AND p.generation = s.generation AND p.live
+WHERE s.position = ANY($1::bigint[])
+"""
+"""The views that could not take one of these redactions."""
 
 CLEAR_AWAY = "VACUUM (ANALYZE, INDEX_CLEANUP on)"
 """The row versions that were replaced, their entries in indexes, and samples of them in the statistics."""
@@ -134,6 +148,8 @@ class Redactor:
         Raises:
             UnderLegalHold: a hold covers the call; that it was refused is recorded.
             DatabaseUnavailable: the log is redacted, but the views were not folded in time.
+            CheckFailed: the log is redacted, but a view could not be folded.
+            Conflict: the log is redacted, but a rebuild is running: order it again when that has ended.
 
         and what `plan` raises.
 
@@ -153,9 +169,9 @@ class Redactor:
             ]
         except AppendConflict:  # a hold, or a transfer of the call, has come in between
             return await self.redact(order)
-        end = await self._log.next_position() - 1
-        if not await self._engine.reached(end, timeout_s=REACHED_S):
-            raise DatabaseUnavailable("the views do not follow the log. Start the service, and redact again")
+        await self._views_folded(order.call_id)
+        # Generations that were replaced, or are half built, are folded no more: they hold what was then.
+        await Rebuilder(self._database, self._log).drop_old(list(self._engine.projections))
         await self._clear_away()
         return Outcome(plan, positions)
 
@@ -220,6 +236,20 @@ class Redactor:
         with database_errors():
             rows = await self._database.pool.fetch("SELECT codec, dictionary FROM log_codec ORDER BY codec")
         return [row["codec"] for row in rows if any(value.encode() in row["dictionary"] for value in values)]
+
+    async def _views_folded(self, call_id: str) -> None:
+        """Wait until every view has folded the call anew."""
+        end = await self._log.next_position() - 1
+        if not await self._engine.reached(end, timeout_s=REACHED_S):
+            raise DatabaseUnavailable("the views do not follow the log. Start the service, and redact again")
+        positions = [one["position"] for one in await list_redactions(self._log, call_id)]
+        with database_errors():
+            row = await self._database.pool.fetchrow(NOT_FOLDED, positions)
+        if row is not None:
+            raise CheckFailed(
+                f"the view {row['name']} still holds old values: it could not be folded ({row['reason']}). "
+                f"Run `calltrail rebuild {row['name']}`, then redact again"
+            )
 
     async def _clear_away(self) -> None:
         """Let Postgres forget the row versions that were replaced."""
