@@ -34,10 +34,11 @@ from service.projections.facts import (
     Moment,
     Reasons,
     call_columns,
-    instant,
+    carried_on,
     last_turn,
     local_columns,
     micros,
+    recorded_at,
     take_turn,
     transfer_columns,
 )
@@ -81,6 +82,7 @@ parts_table = sa.Table(
     sa.Column("requested_date", sa.Date, nullable=False),
     sa.Column("requested_hour", sa.SmallInteger, nullable=False),
     sa.Column("weekday", sa.SmallInteger, nullable=False),
+    sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("settled_at", sa.DateTime(timezone=True)),
     sa.Column("agent_id", sa.Text),
     sa.Column("from_dn", sa.Text),
@@ -150,15 +152,17 @@ class TransferFacts:
         if state is before:
             return row
         first = row["position_first"] if row is not None else recorded.position
-        started = row["started_at"] if row is not None else recorded.recorded_at
         transfers = transfers_of(state)
+        call = call_columns(
+            state["call_type"], row["started_at"] if row is not None else recorded.recorded_at, state["turns"]
+        )
         return {
             "call_id": key[0],
             "root_call_id": state["parent"] or key[0],
             "conn_id": state["conn_id"],
             "call_type": state["call_type"],
-            **call_columns(state["call_type"], started, state["turns"]),
-            **local_columns(started, self._zone, "started"),
+            **call,
+            **local_columns(call["started_at"], self._zone, "started"),
             "transfers": sum(one["is_carried_out"] for one in transfer_columns(transfers, state["turns"])),
             "state": state,
             "position_first": first,
@@ -177,18 +181,20 @@ class TransferFacts:
             "total_call_seconds": total,
         }
         return [
-            {**same, **self._own(one), **derived}
+            {
+                **same,
+                **self._own(one),
+                **local_columns(derived["requested_at"], self._zone, "requested"),
+                **derived,
+            }
             for one, derived in zip(transfers, transfer_columns(transfers, state["turns"]), strict=True)
         ]
 
     def _own(self, one: Mapping[str, Any]) -> dict[str, Any]:
         """The columns that a transfer has by itself."""
-        requested = instant(one["left"])
         return {
             "transfer_id": UUID(one["transfer_id"]),
-            "requested_at": requested,
-            **local_columns(requested, self._zone, "requested"),
-            "settled_at": None if one["settled"] is None else instant(one["settled"]),
+            "settled_at": None if one["settled"] is None else recorded_at(one["settled"]),
             "agent_id": one["agent"],
             "destination": one["destination"],
             "operation": one["operation"],
@@ -259,11 +265,12 @@ class TransferFacts:
         given = storable(given) if isinstance(given, dict) else {}
         carried = {key: value for key, value in state["user_data"].items() if key not in self._reasons.keys}
         agent = storable(event.agent)
+        turn = last_turn(state["turns"], agent=agent)
         return {
             "agent": agent,
             "destination": storable(event.destination),
-            "turn": last_turn(state["turns"], agent=agent),
-            "left": [micros(recorded.recorded_at), None],
+            "turn": turn,
+            "left": carried_on(micros(recorded.recorded_at), None if turn is None else state["turns"][turn]),
             "settled": None,
             "outcome": event.step,
             "status_code": None,
