@@ -200,7 +200,7 @@ class Redactor:
             *await self._log.read_stream(call_stream(call_id)),
             *await self._log.read_stream(transfer_stream(call_id)),
         ]
-        spelled = {call_id.encode(), json.dumps(call_id)[1:-1].encode()}
+        names_call = naming(call_id).search
         others: list[StoredEvent] = []
         in_pieces: list[StoredEvent] = []
         named: set[object] = set()
@@ -210,7 +210,7 @@ class Redactor:
             for one in page:
                 if one.stream in OWN_STREAMS:
                     continue
-                names_it = any(text in one.payload for text in spelled)
+                names_it = names_call(one.payload) is not None
                 whole = whole_of(one)
                 if whole is not None:
                     in_pieces.append(one)
@@ -285,6 +285,12 @@ async def list_redactions(log: EventLog, call_id: str | None = None) -> list[dic
                     entry |= {"hold_id": str(event.hold_id), "case": event.case}
                 found.append(entry)
     return found
+
+
+def naming(call_id: str) -> re.Pattern[bytes]:
+    """Finds the id where JSON has it, as a text of its own or as a part of a path, also in JSON cut short."""
+    spelled = {call_id.encode(), json.dumps(call_id)[1:-1].encode()}
+    return re.compile(rb"[\"/](?:%b)(?=[\"/\\?]|$)" % b"|".join(map(re.escape, sorted(spelled))))
 
 
 def agent_of(stored: StoredEvent) -> str | None:

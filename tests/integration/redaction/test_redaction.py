@@ -62,6 +62,11 @@ async def test_the_old_values_are_nowhere_in_the_database(
     row = await Queries(database).transfer(transfer_id)
     assert (row["outcome"], row["destination"]) == ("confirmed", "[redacted]")
     assert row["user_data"] == {"CustomerId": "[redacted]", "Name": "[redacted]"}
+    unreadable = await log.read(kinds=["UnreadableReceived"])
+    assert [one.payload.partition(b"\n")[2] for one in unreadable] == [
+        b"[redacted]",
+        b'{"id":"%bX",' % CALL.encode(),  # another call's
+    ]
     [snapshot] = await log.read(kinds=["CallsSnapshotTaken"])
     assert json.loads(snapshot.payload.partition(b"\n")[2])["calls"][1] == OTHER_CALL
 
