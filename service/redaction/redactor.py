@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from service.errors import (
     AppendConflict,
     CheckFailed,
@@ -18,6 +20,7 @@ from service.errors import (
     UnderLegalHold,
 )
 from service.events import (
+    Event,
     NotificationReceived,
     PayloadRedacted,
     RedactionRefused,
@@ -225,8 +228,8 @@ class Redactor:
         """Make sure that no transfer's request is needed any more; the last position of their stream."""
         state = CallTransfers(call_id)
         for one in events:
-            if one.stream == transfer_stream(call_id) and (decoded := decode(one.kind, one.payload)):
-                state = evolve(state, one.position, *decoded)
+            if one.stream == transfer_stream(call_id) and (read := read_event(one)):
+                state = evolve(state, one.position, *read)
         for transfer in state.transfers.values():
             if transfer.is_live:
                 raise TransferUnderWay(call_id, transfer.id, transfer.state)
@@ -293,17 +296,25 @@ def naming(call_id: str) -> re.Pattern[bytes]:
     return re.compile(rb"[\"/](?:%b)(?=[\"/\\?]|$)" % b"|".join(map(re.escape, sorted(spelled))))
 
 
+def read_event(stored: StoredEvent) -> tuple[Event, bytes] | None:
+    """The event and its body; None if it cannot be read."""
+    try:
+        return decode(stored.kind, stored.payload)
+    except msgspec.DecodeError:
+        return None
+
+
 def agent_of(stored: StoredEvent) -> str | None:
     """The agent that an event names."""
-    decoded = decode(stored.kind, stored.payload)
-    return getattr(decoded[0], "agent", None) if decoded else None
+    read = read_event(stored)
+    return getattr(read[0], "agent", None) if read else None
 
 
 def whole_of(stored: StoredEvent) -> object | None:
     """What an event is a piece of, if it is one: something too large for one event was cut into several."""
     if stored.kind not in {NotificationReceived.kind(), UnreadableReceived.kind()}:
         return None
-    match decode(stored.kind, stored.payload):
+    match read_event(stored):
         case (NotificationReceived(session=session, count=count, part=part, parts=parts), _) if parts > 1:
             return session, count - part
         case (UnreadableReceived(session=session, reason=reason), _):
