@@ -112,7 +112,7 @@ def test_a_rejected_transfer_is_no_link_of_the_chain() -> None:
     rejected = TransferRejected(first, 200, "", 2, "Destination is not valid.")
     second, again = requested(3, "15002")
     history = [
-        says(0, "15000", "Established"),
+        says(0, "15000", "Established", millis=0),
         asked,
         commands(2, rejected),
         again,
