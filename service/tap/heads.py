@@ -134,7 +134,9 @@ class Head:
         if not upgrade:
             self.without(b"upgrade", b"http2-settings")
         self.without(*PER_CONNECTION, *named)
-        kept = [option for option in options if option in OPTIONS_OF_OURS and (upgrade or option != b"upgrade")]
+        kept = [
+            option for option in options if option in OPTIONS_OF_OURS and (upgrade or option != b"upgrade")
+        ]
         if kept != options or len(self.values(b"connection")) > 1:
             self.without(b"connection")
             if kept:

@@ -92,6 +92,12 @@ class Wire(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
+    def want_more(self) -> None:
+        """What has come does not suffice for a step, however much it is: read on."""
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
     def write(self, data: bytes) -> None:
         if self._transport is not None and not self.closed and data:
             self._transport.write(data)
