@@ -16,6 +16,7 @@ from service.api.projections import projections_router
 from service.api.replay import replay_router
 from service.api.services import Services
 from service.api.sessions import sessions_router
+from service.api.tap import tap_router
 from service.api.tlog import tlog_router
 from service.api.transfers import transfers_router
 
@@ -35,6 +36,7 @@ def create_api(services: Services) -> FastAPI:
         sessions_router,
         projections_router,
         replay_router,
+        tap_router,
     )
     for router in routers:
         app.include_router(router(services))

@@ -9,6 +9,7 @@ from service.config import Agent, Settings
 from service.log import EventLog
 from service.postgres import Database
 from service.projections import Engine, Queries
+from service.tap import Tap
 from service.transfers import TransferHandler
 
 
@@ -23,3 +24,4 @@ class Services:
     handler: TransferHandler
     engine: Engine
     queries: Queries
+    tap: Tap | None = None

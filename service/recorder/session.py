@@ -27,7 +27,6 @@ from service.cometd import (
     Evidence,
     Item,
     Lost,
-    Message,
     MultipleClients,
     Opened,
     PossibleGap,
@@ -48,7 +47,6 @@ from service.events import (
     CallsSnapshotTaken,
     Event,
     GapSuspected,
-    NotificationReceived,
     SessionClosed,
     SessionLost,
     SessionOpened,
@@ -57,18 +55,16 @@ from service.events import (
     UnreadableReceived,
     encode,
     session_stream,
-    stream_of_notification,
 )
 from service.log import EventLog, NewEvent, Producer, Statement
 from service.loops import Loop
 from service.recorder.access import Access, Pacing
 from service.recorder.kept import Keeper, Kept, moment
+from service.recorder.notifications import PART_BYTES, notifications
 from service.recorder.ownership import Beat, Ownership
 
 logger = logging.getLogger(__name__)
 
-PART_BYTES = 512 << 10
-"""A larger element is cut: an event's payload is limited, and what GWS sent is kept whole."""
 MOST_FACTS = 100
 """With so many facts waiting for the log nothing more is asked of the server."""
 MAX_INTERVAL_S = 10.0  # CometD's default, where the server's advice does not say
@@ -236,7 +232,10 @@ class AgentRecorder:
         numbering = self._number(delivery.client_id)
         events: list[NewEvent] = []
         for message in delivery.messages:
-            events += self._events_of(message, numbering.delivered + len(events))
+            count = numbering.delivered + len(events)
+            events += notifications(
+                message, numbering.events, count, session=numbering.session, count=count, agent=self.user
+            )
         delivered = numbering.delivered + len(events)
         try:
             await self._append(events, self._state(delivered, delivery))
@@ -247,26 +246,6 @@ class AgentRecorder:
             return
         numbering.delivered = delivered
         delivery.confirm()
-
-    def _events_of(self, message: Message, count: int) -> list[NewEvent]:
-        """The events of one element. They hold nothing that a redelivery would change."""
-        session = self._numbering.session
-        parts = [message.raw[at : at + PART_BYTES] for at in range(0, len(message.raw), PART_BYTES)]
-        whole = len(parts) == 1
-        stream = stream_of_notification(message.raw, session) if whole else session_stream(session)
-        events = []
-        for number, part in enumerate(parts):
-            event = NotificationReceived(
-                session=session,
-                agent=self.user,
-                count=count + number,
-                channel=None if message.channel is None else printable(message.channel),
-                part=number + 1,
-                parts=len(parts),
-            )
-            event_id = self._numbering.events.event_id(count + number)
-            events.append(NewEvent(event_id, stream, event.kind(), encode(event, part)))
-        return events
 
     # Facts
 
@@ -525,8 +504,3 @@ class AgentRecorder:
 
 def moment_of(seconds: float | None) -> datetime | None:
     return None if seconds is None else moment(seconds)
-
-
-def printable(channel: str) -> str:
-    """The channel as text that JSON can hold: lone surrogates are replaced."""
-    return channel.encode(errors="replace").decode()

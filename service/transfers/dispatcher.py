@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from typing import Protocol
 from uuid import UUID
 
 from service.errors import DatabaseError, GwsError, NotSent
-from service.gws import GwsClient
+from service.gws import Answer
 from service.loops import Loop
 from service.postgres import database_errors
 from service.transfers import work
@@ -38,10 +39,25 @@ LONGEST_WAIT_S = 5.0
 RENEWALS = 3  # in one lease
 
 
-class Dispatcher:
-    """Sends for `agents`, the REST clients by user name. `queue` is its background loop."""
+class Client(Protocol):
+    """GWS as one agent sees it, as far as transfers go; `GwsClient` is one."""
 
-    def __init__(self, journal: Journal, agents: Mapping[str, GwsClient]) -> None:
+    async def command_call(
+        self, call_id: str, body: bytes, *, may_send: Callable[[], Awaitable[bool]]
+    ) -> Answer: ...
+
+    async def call(self, call_id: str) -> Answer: ...
+
+
+class Dispatcher:
+    """Sends for `agents`, the REST clients by user name. `queue` is its background loop.
+
+    `lent`: clients that came with a transfer, by its id. They are used for that one alone, and send it at
+    once or never: the queue does not have them.
+    """
+
+    def __init__(self, journal: Journal, agents: Mapping[str, Client]) -> None:
+        self.lent: dict[UUID, Client] = {}
         self.journal = journal
         self.agents = agents
         self.queue = Loop("transfer queue", self._work_off)
@@ -87,11 +103,12 @@ class Dispatcher:
         async def may_send() -> bool:
             return await self._holds(transfer.id)
 
-        client = self.agents[transfer.request.agent]
+        client = self.lent.get(transfer.id) or self.agents[transfer.request.agent]
         try:
             answer = await client.command_call(transfer.request.call_id, transfer.body, may_send=may_send)
         except NotSent as error:
-            return NothingSent(transfer.id, str(error), self.journal.timing.attempts)
+            attempts = 1 if transfer.id in self.lent else self.journal.timing.attempts
+            return NothingSent(transfer.id, str(error), attempts)
         except GwsError as error:
             return GiveUp(transfer.id, str(error))
         return TakeAnswer(transfer.id, answer)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from service.errors import AppendConflict, BadCommand, KeyBusy, KeyReused, NotAuthenticated
+from service.errors import AppendConflict, BadCommand, CallBusy, KeyBusy, KeyReused, NotAuthenticated
 from service.events import (
     CommandRefused,
     NotificationReceived,
@@ -25,7 +25,7 @@ from service.events import (
     encode,
     key_stream,
 )
-from service.gws import GwsClient, Notification, dialect
+from service.gws import Notification, dialect
 from service.log import Condition, EventLog, NewEvent, Producer
 from service.postgres import Database
 from service.transfers.command import TransferCommand
@@ -39,7 +39,7 @@ from service.transfers.decider import (
     Transfer,
     check_open,
 )
-from service.transfers.dispatcher import Dispatcher
+from service.transfers.dispatcher import Client, Dispatcher
 from service.transfers.journal import KEY_COUNT, Extra, Journal
 from service.transfers.work import Timing
 
@@ -58,7 +58,7 @@ class TransferHandler:
     """Takes commands. `agents` are the REST clients by user name."""
 
     def __init__(
-        self, database: Database, log: EventLog, agents: Mapping[str, GwsClient], timing: Timing
+        self, database: Database, log: EventLog, agents: Mapping[str, Client], timing: Timing
     ) -> None:
         self.journal = Journal(database, log, timing)
         self.dispatcher = Dispatcher(self.journal, agents)
@@ -68,11 +68,14 @@ class TransferHandler:
         """Let the requests that are under way come to their end."""
         await self.dispatcher.stop()
 
-    async def transfer(self, command: TransferCommand, *, wait_s: float | None = None) -> Outcome:
+    async def transfer(
+        self, command: TransferCommand, *, wait_s: float | None = None, through: Client | None = None
+    ) -> Outcome:
         """Carry out `command`, or give back the outcome of the request that it repeats.
 
         It waits for GWS's answer. With `wait_s` (seconds) the command is queued and so long waited for; then
-        it is given back as it stands, be it only requested.
+        it is given back as it stands, be it only requested. With `through` that client sends it and asks for
+        evidence of it, whoever is configured; what would have to wait for its turn is then refused.
 
         Raises:
             NotAuthenticated: the agent is not one of ours.
@@ -83,11 +86,15 @@ class TransferHandler:
             OutcomeUnknown: whether it was dispatched is unknown; ask again with the same key.
 
         """
-        if command.agent not in self.agents:
+        if through is None and command.agent not in self.agents:
             raise NotAuthenticated(f"agent {command.agent} is not configured")
         state = await self.journal.load(command.call_id)
         producer = Producer.new()
+        if through is not None:
+            self._lend(producer.key, through)
         while (earlier := await self._earlier(command, state)) is None:
+            if through is not None:
+                check_free(state)
             claimed_at = asyncio.get_running_loop().time()
             try:
                 state = await self._claim(state, command, producer, at_once=wait_s is None)
@@ -99,6 +106,13 @@ class TransferHandler:
                 state = await asyncio.shield(sending)  # a caller that goes does not stop what is dispatched
             return await self._await_answer(state, producer.key, replayed=False, wait_s=wait_s)
         return await self._await_answer(*earlier, replayed=True, wait_s=wait_s)
+
+    def _lend(self, transfer_id: UUID, client: Client) -> None:
+        """Have a client that came with a transfer, as long as evidence of it may be asked for."""
+        lent, timing = self.dispatcher.lent, self.journal.timing
+        lent[transfer_id] = client
+        keep_s = timing.answer_s + timing.lease_s + 2 * timing.settle_s
+        asyncio.get_running_loop().call_later(keep_s, lent.pop, transfer_id, None)
 
     async def refuse(
         self, command_body: bytes, call_id: str, caller: str, door: str, error: BadCommand
@@ -214,3 +228,15 @@ class TransferHandler:
             if replayed and wait_s is None:
                 raise KeyBusy(transfer_id) from None
         return Outcome(state.transfers[transfer_id], replayed)
+
+
+def check_free(state: CallTransfers) -> None:
+    """Refuse what would have to wait for its turn.
+
+    Raises:
+        CallBusy: a transfer of the call waits for GWS's answer, or for its turn.
+
+    """
+    for transfer in state.transfers.values():
+        if transfer.state in UNANSWERED:
+            raise CallBusy(state.call_id, transfer.id)
