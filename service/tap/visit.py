@@ -1,9 +1,9 @@
 """One client's connection, from its first request to its end.
 
-Each client has a connection to the server for itself: it is opened with the client's first request, and when
-one of the two ends, so does the other. So whatever the server does to a connection (closing it when idle,
-breaking it in the middle of an answer, binding a login to it), the client sees it as it would without the
-tap, and no request is ever repeated.
+Each client has a connection to the server for itself. So what the server does to a connection (breaking it in
+the middle of an answer, ending it after one, binding a login to it) the client sees as it would without the
+tap, and no request is ever repeated. A connection that the server has closed while it was idle is replaced
+when the next request comes: nothing of that one has been sent, and the client is spared the race.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from service.tap.wire import Wire
 logger = logging.getLogger(__name__)
 
 HEAD_S = 30.0  # how long a request's head may take from its first byte
-FIRST_S = 60.0  # how long a new connection may be silent
+FIRST_S, IDLE_S = 60.0, 900.0  # how long a connection may be silent, new and between two requests
 STALL_S = 120.0  # how long a client may take nothing of an answer, or send nothing of a body
 MOST_HELD = 16 << 20  # bytes of an answer that is held back until it is recorded
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -62,6 +62,7 @@ class Visit:
         self._client = client
         self._bell = client.bell
         self._server: Wire | None = None
+        self._served = False  # a request has come before
         self._answering = False  # some of an answer has been written
 
     async def run(self) -> None:
@@ -100,10 +101,10 @@ class Visit:
     # Requests
 
     async def _next_request(self) -> RequestHead | None:
-        """The next request's head; None when the client, or the server, has ended the connection."""
-        client, limit = self._client, FIRST_S if self._server is None else None
+        """The next request's head; None when the client has ended the connection."""
+        client, limit = self._client, IDLE_S if self._served else FIRST_S
         while not client.buffer:
-            if client.ended or (self._server is not None and self._server.ended):
+            if client.ended:
                 return None
             async with asyncio.timeout(limit):
                 await self._bell.wait()
@@ -119,6 +120,7 @@ class Visit:
                 if client.ended:
                     return None
                 await self._bell.wait()
+        self._served = True
         head = cut(client.buffer, end + 4)
         client.taken()
         return parse_request(head[:-4])
@@ -153,6 +155,9 @@ class Visit:
     # Passing on
 
     async def _connected(self) -> Wire:
+        if self._server is not None and self._server.ended:
+            self._server.close()
+            self._server = None
         if self._server is None:
             self._server = await self._site.upstream.connect(self._bell)
         return self._server

@@ -120,9 +120,8 @@ def basic_user(request: RequestHead) -> str | None:
 
 
 def credentials_of(request: RequestHead) -> bytes:
-    """The digest of what a request is let in by."""
-    authorization = request.value(b"authorization") or b""
-    return hashlib.sha256(authorization + session_of(request)).digest()
+    """The digest of what a request is let in by: its credentials, else its session."""
+    return hashlib.sha256(request.value(b"authorization") or session_of(request)).digest()
 
 
 def user_in(body: bytes) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ class RawServer:
     tls: Any = None
     received: bytearray = field(default_factory=bytearray)
     connections: int = 0
+    gone: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     came: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Self:
@@ -44,6 +45,14 @@ class RawServer:
             return
         finally:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            self.gone.release()
+
+    async def left(self) -> None:
+        """Wait until one more connection has been closed."""
+        async with asyncio.timeout(DEADLINE_S):
+            await self.gone.acquire()
 
     async def read_head(self, reader: asyncio.StreamReader) -> bytes:
         head = await reader.readuntil(b"\r\n\r\n")

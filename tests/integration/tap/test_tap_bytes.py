@@ -184,7 +184,7 @@ async def test_a_broken_answer_is_broken_for_the_client_too() -> None:
         assert not (await client.rest()).endswith(b"\r\n\r\n" + b"h" * 100)
 
 
-async def test_when_the_client_goes_the_held_poll_ends_and_when_the_server_goes_so_does_the_client() -> None:
+async def test_when_the_client_goes_the_held_poll_ends() -> None:
     gone = asyncio.Event()
 
     async def hold(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -200,13 +200,25 @@ async def test_when_the_client_goes_the_held_poll_ends_and_when_the_server_goes_
         async with asyncio.timeout(DEADLINE_S):
             await gone.wait()
 
+
+async def test_a_connection_that_the_server_closes_when_idle_is_replaced() -> None:
     async def once(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.read_head(reader)
         writer.write(server.answer)
 
+    asked = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     async with RawServer(script=once) as server, plain_tap(server.url) as tap, raw_client(tap.url) as client:
+        for _ in range(3):
+            assert await client.ask(asked, len(server.answer)) == server.answer
+            await server.left()
+        assert server.connections == 3
+
+
+async def test_an_answer_that_says_it_is_the_last_is_the_last() -> None:
+    last = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    async with RawServer(last) as server, plain_tap(server.url) as tap, raw_client(tap.url) as client:
         client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert await client.rest() == server.answer
+        assert await client.rest() == last
 
 
 async def test_no_connection_to_the_server_is_502() -> None:
