@@ -22,6 +22,7 @@ from service.cli import (
     recorder_commands,
     replay_commands,
     running,
+    tap_commands,
     transfer_commands,
 )
 from service.errors import BadInput, CalltrailError, DatabaseError, GwsError
@@ -68,6 +69,7 @@ db.command("upgrade")(running.upgrade)
 db.command("train")(log_commands.train_dictionary)
 app.add_typer(bench, name="bench")
 bench.command("log")(log_commands.bench_log)
+bench.command("tap")(tap_commands.bench_tap)
 bench.command("recorder")(recorder_commands.bench_recorder)
 bench.command("transfers")(bench_transfers.transfers)
 bench.command("projections")(projection_commands.bench_projections)

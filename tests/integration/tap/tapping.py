@@ -69,7 +69,8 @@ async def tapped(
     """A tap in front of `simulator`, or of `url` on the way to it."""
     handler = TransferHandler(database, log, {}, QUICK)
     settler = Settler(handler)
-    given = {"listen": "127.0.0.1:0", "timeout_s": QUICK.answer_s, "drain_s": 0.0} | given
+    defaults = {"listen": "127.0.0.1:0", "timeout_s": QUICK.answer_s, "drain_s": 0.0, "patience_s": 20.0}
+    given = defaults | given
     tap = Tap(Upstream(url or simulator.url), database, log, handler, **given)
     await tap.start()
     if settling:
