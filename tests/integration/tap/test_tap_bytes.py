@@ -13,10 +13,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from raw_peers import DEADLINE_S, RawServer, plain_tap, raw_client
 
 from service.errors import BadConfig
 from service.tap.upstream import Upstream, server_tls
-from tests.integration.tap.raw_peers import DEADLINE_S, RawServer, plain_tap, raw_client
 
 ODD_HEADERS = (
     b"X-Odd:no space\r\nx-oDD-caSE:   many   spaces  \r\nX-Twice: 1\r\nX-Twice: 2\r\nX-Empty:\r\n"

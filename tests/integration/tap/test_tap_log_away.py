@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from tapping import Tapped, application, inject, tapped
 
 from service.errors import DatabaseUnavailable
 from service.log import EventLog, NewEvent
 from service.postgres import Database
 from service.projections.coverage import Coverage
 from service.simulator import Simulator
-from tests.integration.tap.tapping import Tapped, application, inject, tapped
 
 CALLS = "/v2/me/calls"
 

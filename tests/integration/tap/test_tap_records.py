@@ -9,13 +9,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from raw_peers import RawServer
+from tapping import application, body_of, inject, numbered, tapped
 
 from service.log import EventLog
 from service.postgres import Database
 from service.projections import Engine, catalogue
 from service.simulator import Simulator
-from tests.integration.tap.raw_peers import RawServer
-from tests.integration.tap.tapping import application, body_of, inject, numbered, tapped
 
 CALLS = "/v2/me/calls"
 

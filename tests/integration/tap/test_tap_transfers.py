@@ -8,14 +8,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from raw_agent import AgentClient
+from raw_peers import raw_client
+from tapping import Tapped, application, tapped
 
 from service.log import EventLog
 from service.postgres import Database
 from service.simulator import Simulator
 from service.transfers import State
-from tests.integration.simulator.raw_agent import AgentClient
-from tests.integration.tap.raw_peers import raw_client
-from tests.integration.tap.tapping import Tapped, application, tapped
 
 BODY = b'{ "operationName": "SingleStepTransfer", "destination": {"phoneNumber": "15002"} }'
 

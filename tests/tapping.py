@@ -12,6 +12,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
+from raw_agent import AgentClient
+from transfer_site import QUICK
 
 from service import events
 from service.log import EventLog, StoredEvent
@@ -19,8 +21,6 @@ from service.postgres import Database
 from service.simulator import Simulator
 from service.tap import Tap, Upstream
 from service.transfers import Settler, TransferHandler
-from tests.integration.simulator.raw_agent import AgentClient
-from tests.transfer_site import QUICK
 
 DEADLINE_S = 20.0
 
