@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
@@ -52,18 +53,36 @@ class Client(Protocol):
 class Dispatcher:
     """Sends for `agents`, the REST clients by user name. `queue` is its background loop.
 
-    `lent`: clients that came with a transfer, by its id. They are used for that one alone, and send it at
-    once or never: the queue does not have them.
+    A client can come with a transfer (`lent`). It is used for that one alone, and sends it at once or never:
+    the queue does not have it.
     """
 
     def __init__(self, journal: Journal, agents: Mapping[str, Client]) -> None:
-        self.lent: dict[UUID, Client] = {}
+        self._lent: dict[UUID, Client] = {}
         self.journal = journal
         self.agents = agents
         self.queue = Loop("transfer queue", self._work_off)
         self._running: dict[UUID, asyncio.Task[CallTransfers]] = {}
         self._held_until: dict[UUID, float] = {}
         self._renewing: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def lent(self, transfer_id: UUID, client: Client | None) -> Iterator[None]:
+        """Have a transfer's own client while this lasts, and after it while evidence may be asked for."""
+        if client is None:
+            yield
+            return
+        self._lent[transfer_id] = client
+        timing = self.journal.timing
+        keep_s = timing.answer_s + timing.lease_s + 2 * timing.settle_s
+        try:
+            yield
+        finally:
+            asyncio.get_running_loop().call_later(keep_s, self._lent.pop, transfer_id, None)
+
+    def client_for(self, transfer: Transfer) -> Client | None:
+        """The client that sends a transfer, and asks for evidence of it."""
+        return self._lent.get(transfer.id) or self.agents.get(transfer.request.agent)
 
     async def stop(self) -> None:
         """Let the requests that are under way come to their end."""
@@ -103,11 +122,13 @@ class Dispatcher:
         async def may_send() -> bool:
             return await self._holds(transfer.id)
 
-        client = self.lent.get(transfer.id) or self.agents[transfer.request.agent]
+        client = self.client_for(transfer)
+        if client is None:
+            return NothingSent(transfer.id, "nobody is there any more to send it", attempts=1)
         try:
             answer = await client.command_call(transfer.request.call_id, transfer.body, may_send=may_send)
         except NotSent as error:
-            attempts = 1 if transfer.id in self.lent else self.journal.timing.attempts
+            attempts = 1 if transfer.id in self._lent else self.journal.timing.attempts
             return NothingSent(transfer.id, str(error), attempts)
         except GwsError as error:
             return GiveUp(transfer.id, str(error))

@@ -88,12 +88,16 @@ class TransferHandler:
         """
         if through is None and command.agent not in self.agents:
             raise NotAuthenticated(f"agent {command.agent} is not configured")
-        state = await self.journal.load(command.call_id)
         producer = Producer.new()
-        if through is not None:
-            self._lend(producer.key, through)
+        with self.dispatcher.lent(producer.key, through):
+            return await self._transfer(command, producer, wait_s, may_queue=through is None)
+
+    async def _transfer(
+        self, command: TransferCommand, producer: Producer, wait_s: float | None, *, may_queue: bool
+    ) -> Outcome:
+        state = await self.journal.load(command.call_id)
         while (earlier := await self._earlier(command, state)) is None:
-            if through is not None:
+            if not may_queue:
                 check_free(state)
             claimed_at = asyncio.get_running_loop().time()
             try:
@@ -106,13 +110,6 @@ class TransferHandler:
                 state = await asyncio.shield(sending)  # a caller that goes does not stop what is dispatched
             return await self._await_answer(state, producer.key, replayed=False, wait_s=wait_s)
         return await self._await_answer(*earlier, replayed=True, wait_s=wait_s)
-
-    def _lend(self, transfer_id: UUID, client: Client) -> None:
-        """Have a client that came with a transfer, as long as evidence of it may be asked for."""
-        lent, timing = self.dispatcher.lent, self.journal.timing
-        lent[transfer_id] = client
-        keep_s = timing.answer_s + timing.lease_s + 2 * timing.settle_s
-        asyncio.get_running_loop().call_later(keep_s, lent.pop, transfer_id, None)
 
     async def refuse(
         self, command_body: bytes, call_id: str, caller: str, door: str, error: BadCommand
