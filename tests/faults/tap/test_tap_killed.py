@@ -77,9 +77,9 @@ async def rounds(database: Database, log: EventLog, *, count: int, seed: int, ac
             task.cancel()
         await asyncio.wait(load)
         await taps.end(child)
-        told = [await account(log, simulator, agent) for agent in AGENTS]
         for one in applications:
             await check_given(log, one)
+        told = [await account(log, simulator, agent) for agent in AGENTS]
         executed = [len(simulator.truth.transfers_of(call_id)) for call_id in tried]
         assert max(executed) == 1, "a call was transferred twice"
         struck = before.struck + behind.struck
