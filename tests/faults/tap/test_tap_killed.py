@@ -54,9 +54,9 @@ async def rounds(database: Database, log: EventLog, *, count: int, seed: int, ac
         applications = [Application(before.url, agent, ack=ack) for agent in AGENTS]
         tried: list[str] = []
         numbers = Counter[str]()
+        publishing = asyncio.create_task(keep_publishing(simulator, rng, numbers))
         load = [
             *(asyncio.create_task(one.run()) for one in applications),
-            asyncio.create_task(keep_publishing(simulator, rng, numbers)),
             asyncio.create_task(keep_transferring(simulator, before.url, rng, tried)),
         ]
         child = await taps.start()
@@ -72,6 +72,7 @@ async def rounds(database: Database, log: EventLog, *, count: int, seed: int, ac
                 await taps.kill(child)
                 child = await taps.start()
         behind.harms = before.harms = {}
+        publishing.cancel()
         await given_again(simulator, applications, numbers)
         for task in load:
             task.cancel()
