@@ -30,6 +30,10 @@ class Interest(Protocol):
     keep_answer: int
     holds: bool
 
+    def asked(self, exchange: Exchange) -> None:
+        """The whole request has been passed on. Not called where the answer came first."""
+        ...
+
     async def ended(self, exchange: Exchange) -> None:
         """The exchange is over; with an answer that is not `done` it was broken off.
 

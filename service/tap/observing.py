@@ -58,6 +58,8 @@ class CommandSeen:
         self._gate = gate
         self._visitor = visitor
 
+    def asked(self, exchange: Exchange) -> None: ...
+
     async def ended(self, exchange: Exchange) -> None:
         """Record it. GWS has done it, or may have: so its answer is passed on whatever the policy is."""
         await self._gate.record([observed(exchange, self._visitor)])

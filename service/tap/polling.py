@@ -24,9 +24,15 @@ class Poll:
         self._recording = recording
         self._who = who
         self._visitor = visitor
+        self._asked: tuple[Message, ...] = ()
+
+    def asked(self, exchange: Exchange) -> None:
+        self._asked = messages_of(exchange.asked.kept or b"", exchange.request.text(b"content-encoding"))
+        self._recording.begun(self._asked)
 
     async def ended(self, exchange: Exchange) -> None:
-        asked = messages_of(exchange.asked.kept or b"", exchange.request.text(b"content-encoding"))
+        asked = self._asked
+        self._recording.over(asked)
         response, answer = exchange.response, exchange.answer
         body = answer.kept if answer is not None and answer.done else None
         if response is None or response.status != 200 or body is None:
@@ -51,10 +57,12 @@ class Socket:
         self._client_id: str | None = None
 
     def sent(self, message: bytes) -> None:
-        for one in messages_of(message):
+        asked = messages_of(message)
+        self._recording.begun(asked)
+        for one in asked:
             self._unanswered[one.id] = one
             if len(self._unanswered) > MOST_UNANSWERED:
-                del self._unanswered[next(iter(self._unanswered))]
+                self._recording.over([self._unanswered.pop(next(iter(self._unanswered)))])
 
     async def received(self, message: bytes) -> None:
         try:
@@ -67,11 +75,14 @@ class Socket:
             for one in answered
             if "successful" in one.fields and one.id in self._unanswered
         ]
+        self._recording.over(asked)
         self._client_id = client_of(answered) or client_of(asked) or self._client_id
         await self._recording.take(self._asked(asked), answered, self._visitor)
 
     async def closed(self) -> None:
-        self._recording.failed(self._asked(list(self._unanswered.values())))
+        asked = list(self._unanswered.values())
+        self._recording.over(asked)
+        self._recording.failed(self._asked(asked))
 
     def _asked(self, messages: list[Message]) -> list[Message]:
         """`messages`, so that they name the session even where nothing was asked."""

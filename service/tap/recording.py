@@ -82,7 +82,7 @@ class Recording:
         self._identify(session, visitor)
         poll = next((one for one in asked if one.channel == CONNECT), None)
         reply = next((one for one in answered if one.channel == CONNECT and "successful" in one.fields), None)
-        self._tell_before(session, poll, answered)
+        await self._tell_before(session, poll, answered)
         new = self._number(session, poll, reply, answered, events)
         alive_at = session.alive_at
         if reply is not None and reply.successful:
@@ -109,6 +109,8 @@ class Recording:
             )
             new.append(told(event, body[start : start + PART_BYTES]))
         if not await self.gate.record(new, session):
+            if session is not None:
+                session.doubted(session.alive_at, "an answer that cannot be read was passed on unrecorded")
             self.gate.check()
 
     def failed(self, asked: Sequence[Message]) -> None:
@@ -117,6 +119,21 @@ class Recording:
         session = None if named is None else self.sessions.known(named)
         if session is not None and not session.ack and any(one.channel == CONNECT for one in asked):
             session.doubted(session.alive_at, "a poll failed on a server that does not redeliver")
+
+    def begun(self, asked: Sequence[Message]) -> None:
+        """Polls among what was asked are held from now on."""
+        self._hold(asked, 1)
+
+    def over(self, asked: Sequence[Message]) -> None:
+        """They are held no longer."""
+        self._hold(asked, -1)
+
+    def _hold(self, asked: Sequence[Message], more: int) -> None:
+        for one in asked:
+            client_id = one.fields.get("clientId")
+            session = self.sessions.known(client_id) if type(client_id) is str else None
+            if session is not None and one.channel == CONNECT:
+                session.polls = max(0, session.polls + more)
 
     async def finish(self) -> None:
         """Write down all that is certain, for the process that comes next."""
@@ -186,7 +203,7 @@ class Recording:
         )
         return told(gap)
 
-    def _tell_before(self, session: Session, poll: Message | None, answered: Sequence[Message]) -> None:
+    async def _tell_before(self, session: Session, poll: Message | None, answered: Sequence[Message]) -> None:
         """The facts that come before an answer's events."""
         now = datetime.now(UTC)
         for reply in answered:
@@ -206,6 +223,8 @@ class Recording:
                 channels=tuple(session.channels),
             )
             session.note(told(opened))
+            if not any(one.polls for one in self.sessions.others(session)):
+                await self._tell_since(session, session.opened_at)
         if session.resumed and poll is not None:
             session.resumed = False
             ack = poll.ext.get("ack")
@@ -213,6 +232,21 @@ class Recording:
                 session.doubted(session.alive_at, "what its last process passed on is not all certain")
             elif session.agent is not None and session.opened:
                 session.note(told(SessionResumed(session=session.key, agent=session.agent, at=now)))
+
+    async def _tell_since(self, session: Session, at: datetime) -> None:
+        """Tell what lies between an agent's session and the one before, if that just fell silent.
+
+        Its end is noticed much later, when its client has not polled for long: a page that was loaded anew.
+        """
+        try:
+            since = await self.sessions.last_alive(session)
+        except DatabaseError as error:
+            self.gate.interrupt(str(error))
+            return
+        if since is not None and since < at and session.agent is not None:
+            cause = "another session of the agent had fallen silent before this one began"
+            gap = GapSuspected(session=session.key, agent=session.agent, at=at, cause=cause, last_alive=since)
+            session.note(told(gap))
 
     def _tell_after(self, session: Session, answered: Sequence[Message]) -> None:
         """The facts that come after an answer's events: how the session ended."""
@@ -243,6 +277,10 @@ class Recording:
             event = SessionClosed(session=session.key, agent=session.agent, at=now, reason=closed)
         stream = session_stream(session.key)
         session.note(NewEvent(session.numbers.event_id(LOST_COUNT), stream, event.kind(), encode(event)))
+        for other in self.sessions.others(session):
+            if other.polls and other.agent is not None:
+                session.note(told(SessionResumed(session=other.key, agent=other.agent, at=now)))
+                return
 
     # Events
 

@@ -51,6 +51,8 @@ WHERE s.client = told.client AND s.owner = $1
 RETURNING s.client
 """
 
+LAST_ALIVE = "SELECT max(alive_at) FROM tap_session WHERE agent = $1 AND client <> $2 AND opened"
+
 ABANDONED = f"""
 SELECT {COLUMNS} FROM tap_session
 WHERE updated_at < clock_timestamp() - make_interval(secs => patience_s + $1) LIMIT 1000
@@ -64,7 +66,7 @@ class Session:
     `client`: stands for its client id. `numbers`: names it and makes its event ids. `delivered`: how many
     events it has brought. `batch`: the newest that was answered. `doubt_since`: a poll failed on a server
     that does not redeliver, or something was passed on unrecorded. `facts` wait for the log. `resumed`: taken
-    up from another process.
+    up from another process. `polls`: how many are being held.
     """
 
     client: bytes
@@ -82,6 +84,7 @@ class Session:
     patience_s: float = PATIENCE_S
     resumed: bool = False
     stored: bool = False
+    polls: int = 0
     over: bool = False
     doubt_since: datetime | None = None
     doubt: str = ""
@@ -205,12 +208,34 @@ class Sessions:
             if one.client not in still:
                 self._mine.pop(one.client, None)
 
+    def others(self, session: Session) -> list[Session]:
+        """The agent's other sessions that this process knows to have begun."""
+        return [
+            one
+            for one in self._mine.values()
+            if one is not session and one.agent == session.agent and one.opened
+        ]
+
+    async def last_alive(self, session: Session) -> datetime | None:
+        """When the agent was last recorded in another session, by whichever process.
+
+        Raises:
+            DatabaseError: that cannot be told now.
+
+        """
+        with database_errors():
+            stored: datetime | None = await self._database.pool.fetchval(
+                LAST_ALIVE, session.agent, session.client
+            )
+        known = [one.alive_at for one in self.others(session)]
+        return max((at for at in (stored, *known) if at is not None), default=None)
+
     def silent(self, now: datetime) -> list[Session]:
         """Those whose client has stopped polling."""
         return [
             one
             for one in self._mine.values()
-            if (now - one.alive_at).total_seconds() > one.patience_s + GRACE_S
+            if not one.polls and (now - one.alive_at).total_seconds() > one.patience_s + GRACE_S
         ]
 
     async def abandoned(self) -> list[Session]:

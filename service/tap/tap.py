@@ -142,6 +142,8 @@ class Me:
     def __init__(self, tap: Tap) -> None:
         self._tap = tap
 
+    def asked(self, exchange: Exchange) -> None: ...
+
     async def ended(self, exchange: Exchange) -> None:
         response, answer = exchange.response, exchange.answer
         if response is None or answer is None or not answer.done or response.status != 200:

@@ -171,9 +171,13 @@ class Visit:
         server.write(request.render() + begun)
         held: bytearray | None = bytearray() if interest is not None and interest.holds else None
         keep = interest.keep_answer if interest is not None else 0
+        to_tell = interest
         try:
             while exchange.answer is None or not exchange.answer.done:
                 moved = self._pass_body(exchange.asked, server)
+                if to_tell is not None and exchange.asked.done:
+                    to_tell.asked(exchange)
+                    to_tell = None
                 moved |= self._pass_answer(exchange, server, keep, held)
                 if not moved:
                     self._check_peers(exchange, server)

@@ -145,15 +145,14 @@ async def test_a_client_that_stops_polling_loses_its_coverage(
 ) -> None:
     monkeypatch.setattr("service.tap.sessions.GRACE_S", 0.0)
     monkeypatch.setattr("service.tap.recording.BEAT_S", 0.02)
+    monkeypatch.setattr("service.tap.recording.MAX_INTERVAL_MS", 50)
     async with (
-        Simulator(seed=1, timeout_ms=20, max_interval_ms=100) as simulator,
+        Simulator(seed=1, timeout_ms=20) as simulator,
         tapped(database, log, simulator) as site,
         application(simulator, site.tap.url) as agent,
     ):
         await agent.open(CALLS)
         await agent.connect(ack=0)
-        monkeypatch.setattr("service.tap.recording.MAX_INTERVAL_MS", 50)
-        await agent.connect(ack=1)
         [lost] = await site.until("SessionLost")
         assert lost.cause == "its client has stopped polling"
         assert await database.pool.fetchval("SELECT count(*) FROM tap_session") == 0
@@ -351,3 +350,42 @@ async def test_the_clients_answers_are_those_of_the_simulator(database: Database
         [body] = inject(simulator, range(1))
         status, answer = await held
         assert (status, json.loads(answer)[0]) == (200, json.loads(body))
+
+
+async def test_a_page_that_is_loaded_anew_leaves_a_gap_between_its_sessions(
+    database: Database, log: EventLog
+) -> None:
+    async with (
+        Simulator(seed=1) as simulator,
+        tapped(database, log, simulator) as site,
+        application(simulator, site.tap.url) as before,
+        application(simulator, site.tap.url) as after,
+    ):
+        await before.open(CALLS)
+        await before.connect(ack=0, hold_ms=0)
+        await after.open(CALLS)
+        first, second = await site.events("SessionOpened")
+        [gap] = await site.events("GapSuspected")
+        assert (gap.session, gap.at) == (second.session, second.at)
+        assert first.at < gap.last_alive < second.at
+
+
+async def test_of_two_pages_side_by_side_one_is_enough(database: Database, log: EventLog) -> None:
+    async with (
+        Simulator(seed=1) as simulator,
+        tapped(database, log, simulator) as site,
+        application(simulator, site.tap.url) as one,
+        application(simulator, site.tap.url) as other,
+    ):
+        await one.open(CALLS)
+        held = one.hold(ack=0)
+        await one.held()
+        await other.open(CALLS)
+        await other.bayeux({"channel": "/meta/disconnect"})
+        first, _ = await site.events("SessionOpened")
+        [resumed] = await site.events("SessionResumed")
+        assert resumed.session == first.session
+        assert not await site.events("GapSuspected")
+        assert (await site.kinds())[-2:] == ["SessionClosed", "SessionResumed"]
+        inject(simulator, range(1))
+        assert (await held)[0] == 200
