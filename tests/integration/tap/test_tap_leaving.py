@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from raw_peers import DEADLINE_S, Plain, RawServer, raw_client
 
 from service.errors import BadConfig
 from service.simulator import Simulator
-from service.tap.listening import parse_address
+from service.tap.listening import leave_to_successor, listen, parse_address
 from service.tap.server import Server
 
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -105,6 +107,27 @@ async def test_a_second_process_takes_over_without_a_failed_request(monkeypatch:
         await asyncio.gather(*clients)
         await first.stop(1.0)
         assert done > 50
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a service of Linux's kernel")
+def test_after_leaving_all_new_connections_are_the_successors() -> None:
+    first = listen("127.0.0.1", 0)
+    port = first.getsockname()[1]
+    with first, listen("127.0.0.1", port) as second:
+        leave_to_successor(first)
+        with ExitStack() as stack:
+            for _ in range(50):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            for listener, expected in ((first, 0), (second, 50)):
+                listener.setblocking(False)
+                taken = 0
+                with suppress(BlockingIOError):
+                    while True:
+                        listener.accept()[0].close()
+                        taken += 1
+                assert taken == expected
+        first.close()
+        socket.create_connection(("127.0.0.1", port)).close()  # and it is chosen still
 
 
 @pytest.mark.parametrize("text", ["8383", "host", ":1", "host:", "host:x", "host:70000"])
