@@ -115,6 +115,7 @@ async def test_a_body_whose_end_could_be_seen_elsewhere_is_broken_off_before_it(
         await server.left()
         assert answer.startswith(b"HTTP/1.1 4") or answer == b"reset"
         assert b"smuggled" not in server.received
+        assert b"abcd" not in server.received
         assert not server.received.endswith(b"0\r\n\r\n")
 
 
