@@ -32,6 +32,7 @@ from service.log import EventLog, NewEvent, Producer
 from service.loops import Loop
 from service.postgres import Database
 from service.recorder.notifications import PART_BYTES, notifications
+from service.recorder.recorder import Heap
 from service.tap.gate import Gate, Policy
 from service.tap.sessions import Session, Sessions
 from service.tap.who import Visitor
@@ -334,8 +335,10 @@ class Recording:
     # Those that nobody speaks for
 
     async def _run(self, loop: Loop) -> None:
+        heap = Heap()
         while True:
             await asyncio.sleep(BEAT_S)
+            heap.settle_at(len(self.sessions))
             if self.gate.is_open:
                 await self.sessions.beat()
                 for session in self.sessions.silent(datetime.now(UTC)):

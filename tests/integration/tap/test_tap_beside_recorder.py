@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import aiohttp
 import pytest
 from pydantic import SecretStr
 from tapping import application, body_of, event_of, inject
 
+from service.api import create_api
+from service.api.serving import serving
 from service.app import open_application, running
 from service.config import Agent, Settings
 from service.errors import BadConfig
@@ -37,7 +40,8 @@ async def test_each_agent_is_recorded_by_the_source_that_he_is_given(
         agents = [agent("15000", "session"), agent("15001", "tap")]
         async with open_application(settings, agents) as calltrail, running(calltrail):
             assert calltrail.tap is not None
-            await simulator.until(lambda: simulator.bayeux.sessions_of("15000"), within_s=20)
+            own = simulator.bayeux.sessions_of
+            await simulator.until(lambda: any(one.subscriptions for one in own("15000")), within_s=20)
             bodies = {}
             for user in ("15000", "15001"):
                 async with application(simulator, calltrail.tap.url, user) as app:
@@ -49,6 +53,12 @@ async def test_each_agent_is_recorded_by_the_source_that_he_is_given(
                 while len(await log.read(kinds=["NotificationReceived"])) < 2:
                     await log.watch.beyond(log.watch.next_position - 1)
             await calltrail.recorder.stop()
+            async with (
+                serving(create_api(calltrail.services), "127.0.0.1", 0) as api,
+                aiohttp.ClientSession() as http,
+                http.get(f"{api}/v1/tap") as answer,
+            ):
+                assert (await answer.json())["upstream"] == simulator.url
         found = await log.read(kinds=["NotificationReceived"], limit=1000)
         told = [(event_of(one).agent, body_of(one)) for one in found]
         assert sorted(told) == [("15000", bodies["15000"]), ("15001", bodies["15001"])]
@@ -76,3 +86,15 @@ async def test_a_wrong_setting_is_named(
         async with open_application(given, []):
             pass
     assert wrong.value.field == field
+
+
+async def test_a_process_without_a_tap_says_so(database: Database, tmp_path: Path) -> None:
+    url = database.url.render_as_string(hide_password=False)
+    async with (
+        open_application(Settings(database_url=url, data_dir=tmp_path), []) as calltrail,
+        serving(create_api(calltrail.services), "127.0.0.1", 0) as api,
+        aiohttp.ClientSession() as http,
+        http.get(f"{api}/v1/tap") as answer,
+    ):
+        assert answer.status == 404
+        assert "--tap URL" in (await answer.json(content_type=None))["detail"]

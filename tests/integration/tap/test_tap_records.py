@@ -259,7 +259,7 @@ async def test_commands_are_recorded_with_answers_and_without_secrets(
         assert second.left_out[:2] == ("oldPassword", "TOKEN")
         assert (third.operation, third.left_out[0]) == (None, "request")
         everything = b"".join(one.payload for one in await log.read(limit=1000))
-        for secret in (b"hunter-one", b"hunter-two", b"c3", b"secret-15000"):
+        for secret in (b"hunter", b"secret-15000"):
             assert secret not in everything
 
 
