@@ -82,7 +82,7 @@ async def test_another_engine_takes_over_within_seconds(database: Database, log:
 
 REBUILD = """
 import asyncio, sys
-import service.projections.worker as worker
+import service.projections.building as building
 from service.log import open_log
 from service.postgres import open_pools, parse_url
 from service.projections import Rebuilder, catalogue
@@ -92,7 +92,7 @@ async def main():
         names = [projection.name for projection in catalogue()]
         await Rebuilder(database, log, shares=int(sys.argv[2])).rebuild(names)
 
-worker.FLUSH, worker.PAGE = 500, 250
+building.FLUSH, building.PAGE = 500, 250
 asyncio.run(main())
 """
 
@@ -101,7 +101,7 @@ asyncio.run(main())
 async def test_a_rebuild_that_is_killed_in_the_middle_goes_on_where_it_was(
     database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch, shares: int
 ) -> None:
-    monkeypatch.setattr("service.projections.worker.FLUSH", 500)
+    monkeypatch.setattr("service.projections.building.FLUSH", 500)
     await append(log, 8_000, live=50, agents=60)
     engine = Engine(database, log, catalogue())
     engine.loop.start()

@@ -145,8 +145,8 @@ async def test_a_changed_fold_is_tried_on_the_whole_history_and_thrown_away(
 async def test_a_rebuild_that_was_cut_off_goes_on_where_it_was(
     database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.projections.worker.PAGE", 100)
-    monkeypatch.setattr("service.projections.worker.FLUSH", 200)
+    monkeypatch.setattr("service.projections.building.PAGE", 100)
+    monkeypatch.setattr("service.projections.building.FLUSH", 200)
     await append(log, 2_000, live=20, agents=30)
     await folded(database, log)
 
