@@ -82,7 +82,7 @@ class ObservedTransfer:
                 assert notice is not None
                 if not recorded.clean:
                     notice = clean(notice)
-                moment = Moment(recorded.position, recorded.recorded_at.isoformat(), notice.millis)
+                moment = Moment(recorded.position, recorded.recorded_at, notice.millis)
                 after = observe(before, key[0], agent, notice, moment, reason_key=self.reason_key)
             case TransferRequested(transfer_id=transfer_id, agent=agent):
                 commanded = {**before["commanded"], str(transfer_id): storable(agent)}
