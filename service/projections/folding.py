@@ -21,6 +21,8 @@ from service.projections.tables import Connection, ProjectionTable
 logger = logging.getLogger(__name__)
 
 Owns = Callable[[str], bool]
+OF_A_CALL = ("call-", "transfer-")
+"""How the streams begin that one share has for itself."""
 Concerned = tuple[Recorded, tuple[Key, ...]]
 
 
@@ -83,14 +85,13 @@ class Folder:
             except Exception as error:  # noqa: BLE001 whatever a fold raises, the others go on
                 self._refuse(recorded, error)
                 continue
-            if owns is not None:
-                keys = self._ours(recorded, keys)
             if sweep is not None:
                 await self._fold_concerned(connection, concerned)
                 concerned = []
                 await self.flush(connection)
-                found = await self._table.keys_where(connection, sweep)
-                keys = tuple(dict.fromkeys((*keys, *self._ours(recorded, found))))
+                keys = tuple(dict.fromkeys((*keys, *await self._table.keys_where(connection, sweep))))
+            if owns is not None and not recorded.stream.startswith(OF_A_CALL):
+                keys = tuple(key for key in keys if owns(str(key[0])))
             if keys:
                 concerned.append((recorded, keys))
         await self._fold_concerned(connection, concerned)
@@ -119,12 +120,6 @@ class Folder:
             for key, held, after in changed:
                 change(key, held, after, recorded.position)
 
-    def _ours(self, recorded: Recorded, keys: tuple[Key, ...]) -> tuple[Key, ...]:
-        owns = self._owns
-        if owns is None or not keys or recorded.stream.startswith(("call-", "transfer-")):
-            return keys
-        return tuple(key for key in keys if owns(str(key[0])))
-
     def _refuse(self, recorded: Recorded, error: Exception) -> None:
         reason = describe_fault(error)
         logger.warning(
@@ -135,12 +130,12 @@ class Folder:
 
     async def _recall(self, connection: Connection, concerned: Sequence[Concerned]) -> None:
         """Bring into memory the rows that are not in it and may be in the table."""
-        find, written = self._ages.find, self._written
+        young, find, written = self._ages.young, self._ages.find, self._written
         unknown = {
             key
             for _, keys in concerned
             for key in keys
-            if find(key) is None and (written is None or key in written)
+            if key not in young and find(key) is None and (written is None or key in written)
         }
         if unknown:
             for key, since, row in await self._table.current(connection, list(unknown)):

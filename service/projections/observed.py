@@ -32,6 +32,7 @@ LONGEST_MEMORY = (
 
 Leg = dict[str, Any]
 Told = dict[str, Any]
+"""One thing told; its `at` is a datetime until it has been in a table, and its text in JSON since."""
 State = dict[str, Any]
 
 
@@ -87,7 +88,7 @@ def noticed(
         "user_data": notice.user_data,
         "millis": notice.millis,
         "position": position,
-        "at": at.isoformat(),
+        "at": at,
     }
 
 
@@ -122,7 +123,12 @@ def step(state: State, call_id: str, told: Told) -> State:
         return state
     begins_anew = before is None or (before["phase"] == OVER and phase != OVER)
     leg: Leg = {
-        **{name: told[name] for name in ("number", "agent", "phase", "with", "reason", "consulting")},
+        "number": told["number"],
+        "agent": told["agent"],
+        "phase": phase,
+        "with": told["with"],
+        "reason": told["reason"],
+        "consulting": told["consulting"],
         "talked": phase == TALKING,
         "millis": told["millis"],
         "position": told["position"],

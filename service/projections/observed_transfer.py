@@ -98,11 +98,5 @@ class ObservedTransfer:
         assert notice is not None
         if not recorded.clean:
             notice = clean(notice)
-        return noticed(
-            before,
-            event.agent,
-            notice,
-            recorded.position,
-            recorded.recorded_at,
-            reason_key=self.reason_key,
-        )
+        at, position = recorded.recorded_at, recorded.position
+        return noticed(before, event.agent, notice, position, at, reason_key=self.reason_key)

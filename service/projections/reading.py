@@ -12,6 +12,7 @@ from hashlib import md5
 from typing import NamedTuple, TypeVar
 
 from service.log import EventLog
+from service.log.codec import AS_IS
 from service.postgres import database_errors
 from service.projections import sql
 from service.projections.projection import Projection, Recorded
@@ -91,17 +92,19 @@ class Reader:
                 upto = rows[-1]["position"] if rows else after
             else:
                 rows = await pool.fetch(sql.READ_SHARE, *arguments, *self.share)
-            if codecs.missing({row["codec"] for row in rows}):
+            numbers = {row["codec"] for row in rows}
+            if codecs.missing(numbers):
                 await codecs.load(pool)
+        unpack = {number: codecs[number].unpack if number != AS_IS else bytes for number in numbers}
         events: list[Recorded] = []
         unread: list[Unread] = []
-        decode, kinds = codecs.decode, self._kinds
+        kinds = self._kinds
         for some in slices(rows):
             for position, recorded_at, codec, stream, kind, payload in some:
                 if kind not in kinds:
                     continue
                 try:
-                    event = Recorded.of(position, recorded_at, stream, kind, decode(codec, payload))
+                    event = Recorded.of(position, recorded_at, stream, kind, unpack[codec](payload))
                 except Exception as error:  # noqa: BLE001 whatever it is, the others go on
                     unread.append(Unread(position, kind, describe_fault(error)))
                 else:
