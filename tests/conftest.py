@@ -88,6 +88,14 @@ async def database(database_url: URL) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
+async def owner(database_url: URL) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A connection of the superuser who owns the tables, and may do what the service may not."""
+    connection = await asyncpg.connect(**connect_arguments(database_url))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
 async def log(database: Database) -> AsyncIterator[EventLog]:
     async with open_log(database, max_payload_bytes=1 << 20) as opened:
         yield opened

@@ -63,7 +63,7 @@ def serve(
             serving(create_api(application.services), settings.host, settings.port) as url,
         ):
             show.console.print(
-                f"calltrail serves {url}, recording {len(application.agents)} agents", soft_wrap=True
+                f"calltrail serves {url}, recording {len(application.accesses)} agents", soft_wrap=True
             )
             if messaging is not None:
                 show.console.print(f"broker {messaging.url}", soft_wrap=True)

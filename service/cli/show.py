@@ -119,8 +119,8 @@ def print_trail(transfer: Mapping[str, Any]) -> None:
             ),
         ],
     )
-    steps = [(step["step"], step["position"], step["at"]) for step in transfer["steps"]]
-    print_table("Steps", ("step", "position", "at"), steps)
+    columns = ("step", "position", "at", "why", "by")
+    print_table("Steps", columns, ([step.get(name) for name in columns] for step in transfer["steps"]))
 
 
 def print_events(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

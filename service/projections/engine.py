@@ -26,12 +26,14 @@ from service.projections.folding import Folder
 from service.projections.memory import search_for_cycles_seldom
 from service.projections.projection import Projection
 from service.projections.reading import Page, Reader
+from service.projections.refold import refold_redacted
 from service.projections.tables import Connection, ProjectionTable, prepare
 
 logger = logging.getLogger(__name__)
 
 BATCH = 1_000  # events a transaction
 BEAT_S = 5.0
+BREATH_S = 0.05  # while less than a page waits, so that one transaction takes in what many writers bring
 LEADER_LOCK = 7_232_501_145  # of our own choosing
 ASK_AGAIN_S = 0.005
 
@@ -71,6 +73,8 @@ class Engine:
                 while True:
                     reached = await self._advance(connection)
                     loop.beat()
+                    if self._log.watch.next_position - reached <= BATCH:
+                        await asyncio.sleep(BREATH_S)
                     if not await self._log.watch.beyond(reached, timeout_s=BEAT_S):
                         await connection.execute(sql.BEAT, list(self.projections))
         finally:
@@ -121,6 +125,7 @@ class Engine:
                     continue  # another generation is live now
                 folder = self._folder(name, generation, page.after)
                 await folder.advance(connection, page)
+                await refold_redacted(connection, self._log, folder, page)
                 self._folders[name] = (folder, page.upto)
 
     def _folder(self, name: str, generation: int, position: int) -> Folder:

@@ -64,6 +64,10 @@ class Folder:
         self._rows: list[tuple[Any, ...]] = []  # closed intervals, to be written
         self._closings: list[tuple[Key, int, int]] = []
 
+    def forget(self) -> None:
+        """Know no row any more: others have changed the table. All has been written before."""
+        self._written, self._ages = None, Ages()
+
     async def advance(self, connection: Connection, page: Page) -> None:
         """Fold `page` and write all of it: rows, events set aside, and how far the generation has come."""
         await self.fold(connection, page)
@@ -185,6 +189,7 @@ class Folder:
             replaced = [key for key, held in current.items() if held.stored]
             if replaced:
                 await table.delete(connection, replaced)
+            await table.unfold(connection, [held.row for held in current.values()], replaced)
         rows = self._rows + [table.record(held.row, held.since, None) for held in current.values()]
         if rows:
             await table.copy(connection, rows)

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from service.gws import dialect
+from service.log import rfc3339
 from service.projections.notice import Notice
 
 NAMESPACE = UUID("6f1c1c0e-6a2b-5c49-9a53-7d2b1f0c8e11")  # of our own choosing
@@ -240,7 +241,7 @@ class Context:
             "reason": self.told["reason"],
             "user_data": self.told["user_data"],
             "recalled": False,
-            "at": self.told["at"],
+            "at": told_at if isinstance(told_at := self.told["at"], str) else rfc3339(told_at),
             "evidence": sorted({left["position"], self.told["position"]}),
         }
         return {**self.state, "legs": legs, "transfers": [*transfers, transfer]}

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from hashlib import md5
 from typing import NamedTuple, TypeVar
 
-from service.log import EventLog
+from service.events import PayloadRedacted
+from service.log import EventLog, StoredEvent
 from service.log.codec import AS_IS
 from service.postgres import database_errors
 from service.projections import sql
@@ -51,6 +53,24 @@ class Page(NamedTuple):
     events: list[Recorded]
     unread: list[Unread]
 
+    @classmethod
+    def of(cls, events: Sequence[StoredEvent]) -> Page:
+        """Some events of the log, wherever they stand."""
+        page = cls(-1, -1, [], [])
+        for event in events:
+            page.take(event.position, event.recorded_at, event.stream, event.kind, event.payload)
+        return page
+
+    def take(self, position: int, recorded_at: datetime, stream: str, kind: str, payload: bytes) -> None:
+        """Add an event, if this program knows its kind."""
+        try:
+            event = Recorded.of(position, recorded_at, stream, kind, payload)
+        except Exception as error:  # noqa: BLE001 whatever it is, the others go on
+            self.unread.append(Unread(position, kind, describe_fault(error)))
+        else:
+            if event is not None:
+                self.events.append(event)
+
     def halves(self) -> tuple[Page, Page]:
         """The page as two; one of a single position is not to be halved."""
         middle = (self.after + self.upto) // 2
@@ -81,7 +101,7 @@ class Reader:
     def __init__(self, log: EventLog, projections: Iterable[Projection], share: Share = WHOLE) -> None:
         self.share = share
         self._log = log
-        self._kinds = frozenset[str]().union(*(projection.kinds for projection in projections))
+        self._kinds = frozenset({PayloadRedacted.kind()}).union(*(one.kinds for one in projections))
 
     async def page(self, after: int, upto: int) -> Page:
         """The page that ends at `upto`, or where the log does."""
@@ -96,22 +116,14 @@ class Reader:
             if codecs.missing(numbers):
                 await codecs.load(pool)
         unpack = {number: codecs[number].unpack if number != AS_IS else bytes for number in numbers}
-        events: list[Recorded] = []
-        unread: list[Unread] = []
-        kinds = self._kinds
+        page = Page(after, upto, [], [])
+        take, kinds = page.take, self._kinds
         for some in slices(rows):
             for position, recorded_at, codec, stream, kind, payload in some:
-                if kind not in kinds:
-                    continue
-                try:
-                    event = Recorded.of(position, recorded_at, stream, kind, unpack[codec](payload))
-                except Exception as error:  # noqa: BLE001 whatever it is, the others go on
-                    unread.append(Unread(position, kind, describe_fault(error)))
-                else:
-                    if event is not None:
-                        events.append(event)
+                if kind in kinds:
+                    take(position, recorded_at, stream, kind, unpack[codec](payload))
             await asyncio.sleep(0)
-        return Page(after, upto, events, unread)
+        return page
 
 
 def slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -31,6 +31,7 @@ from service.projections.engine import BATCH, enter
 from service.projections.folding import Folder
 from service.projections.projection import Projection
 from service.projections.reading import Reader, Share
+from service.projections.refold import refold_redacted
 from service.projections.tables import Connection, ProjectionTable, prepare, teach_json
 from service.projections.worker import run_process
 
@@ -230,6 +231,7 @@ class Rebuilder:
             page = await reader.page(reached, min(reached + BATCH, upto))
             async with connection.transaction():
                 await folder.advance(connection, page)
+                await refold_redacted(connection, self._log, folder, page)
             reached = page.upto
 
     @asynccontextmanager

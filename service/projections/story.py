@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
-
-import msgspec
 
 from service.errors import NotFound
 from service.events import CallsSnapshotTaken, call_stream, transfer_stream
@@ -17,6 +14,7 @@ from service.log import EventLog, StoredEvent
 from service.projections.call_state import CallState
 from service.projections.projection import Key, Recorded, Row
 from service.projections.queries import Queries
+from service.projections.reading import Page
 
 SHOWN = (
     "agent",
@@ -67,8 +65,9 @@ def tell(call_id: str, events: Sequence[StoredEvent]) -> list[Step]:
     steps: list[Step] = []
     for event in events:
         before = dict(rows)
-        recorded = read(event) if event.kind in projection.kinds else None
-        if recorded is not None:
+        for recorded in Page.of([event]).events:
+            if event.kind not in projection.kinds:
+                continue
             for key in keys_of(projection, recorded, rows, call_id):
                 after = projection.fold(key, rows.get(key), recorded)
                 if after is not None:
@@ -81,13 +80,6 @@ def tell(call_id: str, events: Sequence[StoredEvent]) -> list[Step]:
         legs = {key[1]: {name: row[name] for name in SHOWN} for key, row in rows.items()}
         steps.append(Step(event, legs, {device: change for device, change in changed.items() if change}))
     return steps
-
-
-def read(event: StoredEvent) -> Recorded | None:
-    """The event as folds see it; None if it cannot be read."""
-    with suppress(msgspec.MsgspecError):
-        return Recorded.of(event.position, event.recorded_at, event.stream, event.kind, event.payload)
-    return None
 
 
 def keys_of(projection: CallState, recorded: Recorded, rows: Mapping[Key, Row], call_id: str) -> list[Key]:

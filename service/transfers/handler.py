@@ -43,6 +43,7 @@ from service.transfers.dispatcher import Dispatcher
 from service.transfers.journal import KEY_COUNT, Extra, Journal
 from service.transfers.work import Timing
 
+BREATH_S = 0.01  # between two looks of one who waits for another's answer
 LOOK_BACK = 20  # events of the call in which the agent's leg is looked for
 
 
@@ -85,20 +86,21 @@ class TransferHandler:
         """
         if command.agent not in self.agents:
             raise NotAuthenticated(f"agent {command.agent} is not configured")
-        state = await self.journal.load(command.call_id)
         producer = Producer.new()
-        while (earlier := await self._earlier(command, state)) is None:
+        state = CallTransfers(command.call_id)  # nothing has been before; where something has, it conflicts
+        while True:
             claimed_at = asyncio.get_running_loop().time()
             try:
                 state = await self._claim(state, command, producer, at_once=wait_s is None)
             except AppendConflict:
-                state = await self.journal.load(command.call_id)  # somebody was faster: look again
+                state = await self.journal.load(command.call_id)
+                if (earlier := await self._earlier(command, state)) is not None:
+                    return await self._await_answer(*earlier, replayed=True, wait_s=wait_s)
                 continue
             if state.transfers[producer.key].state is State.DISPATCHED:
                 sending = self.dispatcher.start(state, producer.key, claimed_at)
                 state = await asyncio.shield(sending)  # a caller that goes does not stop what is dispatched
             return await self._await_answer(state, producer.key, replayed=False, wait_s=wait_s)
-        return await self._await_answer(*earlier, replayed=True, wait_s=wait_s)
 
     async def refuse(
         self, command_body: bytes, call_id: str, caller: str, door: str, error: BadCommand
@@ -210,6 +212,7 @@ class TransferHandler:
                     state = await self.journal.load(state.call_id)
                     if state.transfers[transfer_id].state in UNANSWERED:
                         await self.journal.log.watch.beyond(seen)
+                        await asyncio.sleep(BREATH_S)
         except TimeoutError:
             if replayed and wait_s is None:
                 raise KeyBusy(transfer_id) from None
