@@ -16,7 +16,6 @@ from service.api.drop_in import drop_in
 from service.api.events import events_router
 from service.api.exports import exports_router
 from service.api.projections import projections_router
-from service.api.proofs import proofs_router
 from service.api.redactions import redactions_router
 from service.api.replay import replay_router
 from service.api.services import Services
@@ -46,7 +45,6 @@ def create_api(services: Services) -> FastAPI:
         replay_router,
         redactions_router,
         analytics_router,
-        proofs_router,
     )
     for router in routers:
         app.include_router(router(services))

@@ -229,5 +229,5 @@ def evidence_of(event: StoredEvent, own_stream: str) -> Evidence:
         recorded_at=event.recorded_at,
         role="step" if event.stream == own_stream else "evidence",
         event=f"/v1/events/{event.position}",
-        proof=f"/v1/events/{event.position}/proof",
+        proof=f"/v1/proofs/{event.position}",
     )

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from service.config import Settings, load_settings
 from service.events import (
+    TRANSFER_STEPS,
     Event,
     NotificationReceived,
     TransferAbandoned,
@@ -26,6 +27,7 @@ from service.events import (
     TransferInDoubt,
     TransferRejected,
     TransferRequested,
+    TransferStep,
 )
 from service.projections.call_state import clean
 from service.projections.facts import (
@@ -41,7 +43,6 @@ from service.projections.facts import (
 )
 from service.projections.observed_transfer import ObservedTransfer
 from service.projections.projection import Key, Recorded, Row, Sweep, metadata, storable
-from service.projections.transfer_audit import OUTCOMES
 
 table = sa.Table(
     "call_facts",
@@ -120,7 +121,7 @@ class TransferFacts:
     parts_table = parts_table
     key = ("call_id",)
     versioned = False
-    kinds = frozenset(kind.kind() for kind in OUTCOMES) | {NotificationReceived.kind()}
+    kinds = frozenset(kind.kind() for kind in TRANSFER_STEPS) | {NotificationReceived.kind()}
     by_call = True
     sweeping = frozenset[str]()
     early_indexes = ("(call_id)",)
@@ -238,7 +239,8 @@ class TransferFacts:
     def _command(self, state: State, recorded: Recorded) -> State:
         """What becomes of a transfer that was commanded."""
         event = recorded.event
-        name = str(event.transfer_id)  # type: ignore[attr-defined]
+        assert isinstance(event, TransferStep)
+        name = str(event.transfer_id)
         commanded = state["commanded"]
         if isinstance(event, TransferRequested):
             return {**state, "commanded": {name: self._requested(state, event, recorded), **commanded}}
@@ -247,7 +249,7 @@ class TransferFacts:
         one = {
             **commanded[name],
             **details(event, micros(recorded.recorded_at)),
-            "outcome": OUTCOMES[type(event)],
+            "outcome": event.step,
             "last": recorded.position,
         }
         return {**state, "commanded": {**commanded, name: one}}
@@ -263,7 +265,7 @@ class TransferFacts:
             "turn": last_turn(state["turns"], agent=agent),
             "left": [micros(recorded.recorded_at), None],
             "settled": None,
-            "outcome": OUTCOMES[TransferRequested],
+            "outcome": event.step,
             "status_code": None,
             "user_data": {**carried, **given},
             "first": recorded.position,
