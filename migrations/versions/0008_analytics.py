@@ -7,7 +7,7 @@ from alembic import op
 from service.postgres.schema import run_script
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 
 TABLES = """
 CREATE TABLE call_facts (

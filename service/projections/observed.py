@@ -33,7 +33,6 @@ LONGEST_MEMORY = (
 
 Leg = dict[str, Any]
 Told = dict[str, Any]
-"""One thing told; its `at` is a datetime until it has been in a table, and its text in JSON since."""
 State = dict[str, Any]
 
 
@@ -89,7 +88,7 @@ def noticed(
         "user_data": notice.user_data,
         "millis": notice.millis,
         "position": position,
-        "at": at,
+        "at": rfc3339(at),
     }
 
 
@@ -241,7 +240,7 @@ class Context:
             "reason": self.told["reason"],
             "user_data": self.told["user_data"],
             "recalled": False,
-            "at": told_at if isinstance(told_at := self.told["at"], str) else rfc3339(told_at),
+            "at": self.told["at"],
             "evidence": sorted({left["position"], self.told["position"]}),
         }
         return {**self.state, "legs": legs, "transfers": [*transfers, transfer]}
