@@ -87,14 +87,13 @@ def micros(at: datetime) -> int:
 # Calls
 
 
-def call_columns(call_type: str | None, started: datetime, turns: Sequence[Turn]) -> dict[str, Any]:
+def call_columns(call_type: str | None, turns: Sequence[Turn]) -> dict[str, Any]:
     """What is counted of a call as a whole."""
     talked = [turn for turn in turns if turn["established"] is not None and turn["agent"] is not None]
     agents = list(dict.fromkeys(turn["agent"] for turn in talked))
     over = [turn["over"] for turn in turns if turn["over"] is not None]
     talks = [elapsed(turn["established"], turn["over"]) for turn in talked]
     return {
-        "started_at": started,
         "ended_at": max(map(instant, over)) if turns and len(over) == len(turns) else None,
         "agent_id": agents[0] if agents else None,
         "agent_ids": agents,

@@ -96,6 +96,7 @@ class Rebuilder:
             for projection in projections:
                 await self._finish(connection, projection, generations[projection.name], tasks[0].upto)
                 if check:
+                    await self._bring_up_live(connection, projection, generations[projection.name])
                     await self._check(connection, projection, generations[projection.name], report)
             report.swapped = swap and not any((report.different or {}).values())
             for projection in projections:
@@ -222,10 +223,8 @@ class Rebuilder:
     async def _catch_up(
         self, connection: Connection, projection: Projection, generation: int, upto: int
     ) -> None:
-        """Fold into a generation that is not live, up to `upto`, as the engine does into the live one."""
-        reached = await connection.fetchval(
-            "SELECT position FROM projection WHERE name = $1 AND generation = $2", projection.name, generation
-        )
+        """Fold into a generation up to `upto`, as the engine does into the live one."""
+        reached = await connection.fetchval(sql.POSITION, projection.name, generation)
         folder, reader = Folder(projection, generation), Reader(self._log, [projection])
         while reached < upto:
             page = await reader.page(reached, min(reached + BATCH, upto))
@@ -233,6 +232,14 @@ class Rebuilder:
                 await folder.advance(connection, page)
                 await refold_redacted(connection, self._log, folder, page)
             reached = page.upto
+
+    async def _bring_up_live(self, connection: Connection, projection: Projection, generation: int) -> None:
+        """Bring the live generation up to the new one, where no engine has done so."""
+        async with connection.transaction():
+            live = await connection.fetchrow(sql.LOCK_LIVE, [projection.name])
+            assert live is not None
+            upto = await connection.fetchval(sql.POSITION, projection.name, generation)
+            await self._catch_up(connection, projection, live["generation"], upto)
 
     @asynccontextmanager
     async def _level(

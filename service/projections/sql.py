@@ -34,6 +34,8 @@ SELECT $1, coalesce(max(generation), 0) + 1 FROM projection WHERE name = $1
 RETURNING generation
 """
 
+POSITION = "SELECT position FROM projection WHERE name = $1 AND generation = $2"
+
 MOVE = """
 UPDATE projection SET position = $3, updated_at = clock_timestamp() WHERE name = $1 AND generation = $2
 """

@@ -31,6 +31,7 @@ from service.events import (
 )
 from service.projections.call_state import clean
 from service.projections.facts import (
+    CARRIED_OUT,
     Moment,
     Reasons,
     call_columns,
@@ -149,19 +150,19 @@ class TransferFacts:
             state = self._command(state, recorded)
         if state is before:
             return row
-        first = row["position_first"] if row is not None else recorded.position
-        started = row["started_at"] if row is not None else recorded.recorded_at
-        transfers = transfers_of(state)
+        if row is None:
+            started = recorded.recorded_at
+            row = {"started_at": started, **local_columns(started, self._zone, "started")}
+            row["position_first"] = recorded.position
         return {
+            **row,
             "call_id": key[0],
             "root_call_id": state["parent"] or key[0],
             "conn_id": state["conn_id"],
             "call_type": state["call_type"],
-            **call_columns(state["call_type"], started, state["turns"]),
-            **local_columns(started, self._zone, "started"),
-            "transfers": sum(one["is_carried_out"] for one in transfer_columns(transfers, state["turns"])),
+            **call_columns(state["call_type"], state["turns"]),
+            "transfers": carried_out(state),
             "state": state,
-            "position_first": first,
             "position_last": recorded.position,
         }
 
@@ -272,6 +273,12 @@ class TransferFacts:
             "known": recorded.position,
             "last": recorded.position,
         }
+
+
+def carried_out(state: State) -> int:
+    """How often the call was transferred, as far as is known."""
+    observed = (state["observed"] or {}).get("transfers", ())
+    return len(observed) + sum(one["outcome"] in CARRIED_OUT for one in state["commanded"].values())
 
 
 def beginning() -> State:
