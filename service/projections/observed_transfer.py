@@ -73,6 +73,12 @@ class ObservedTransfer:
         return None
 
     def fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:
+        memo = recorded.memo
+        if memo is None or memo[0] != self.reason_key or memo[1] is not row:
+            memo = recorded.memo = (self.reason_key, row, self._fold(key, row, recorded))
+        return memo[2]
+
+    def _fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:
         if row is not None and recorded.position <= row["last_position"]:
             return row
         before: Any = row if row is not None else {**beginning(), "commanded": {}}

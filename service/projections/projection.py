@@ -35,6 +35,7 @@ class Recorded:
         "clean",
         "event",
         "kind",
+        "memo",
         "position",
         "recorded_at",
         "stream",
@@ -57,6 +58,8 @@ class Recorded:
         self.stream = stream
         self.clean = b"\\" not in body or b"\\u" not in body
         """Whether no string in the body can hold what Postgres does not take (only escapes could)."""
+        self.memo: tuple[Any, Row | None, Row | None] | None = None
+        """Which fold, from which row, came to which: projections that build on it need not repeat it."""
         self._document: dict[str, Any] | None = _UNREAD
         self._notice: Notice | None = _UNREAD
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -112,6 +113,8 @@ parts_table = sa.Table(
 )
 
 State = dict[str, Any]
+TOLD = ("conn_id", "call_type", "parent", "user_data")
+told_of = itemgetter(*TOLD)
 
 
 class TransferFacts:
@@ -150,21 +153,27 @@ class TransferFacts:
             state = self._command(state, recorded)
         if state is before:
             return row
+        counted: Row = {}
+        if row is None or any(state[name] is not before[name] for name in ("turns", "call_type")):
+            counted = call_columns(state["call_type"], state["turns"])
         if row is None:
-            started = recorded.recorded_at
-            row = {"started_at": started, **local_columns(started, self._zone, "started")}
-            row["position_first"] = recorded.position
+            row = self._started(key, recorded)
         return {
             **row,
-            "call_id": key[0],
+            **counted,
             "root_call_id": state["parent"] or key[0],
             "conn_id": state["conn_id"],
             "call_type": state["call_type"],
-            **call_columns(state["call_type"], state["turns"]),
             "transfers": carried_out(state),
             "state": state,
             "position_last": recorded.position,
         }
+
+    def _started(self, key: Key, recorded: Recorded) -> Row:
+        """The columns that do not change any more."""
+        at = recorded.recorded_at
+        started = {"call_id": key[0], "position_first": recorded.position, "started_at": at}
+        return started | local_columns(at, self._zone, "started")
 
     def parts(self, row: Row) -> Sequence[Row]:
         state = row["state"]
@@ -215,14 +224,14 @@ class TransferFacts:
         assert notice is not None
         if not recorded.clean:
             notice = clean(notice)
-        told = {
-            "conn_id": notice.conn_id or state["conn_id"],
-            "call_type": notice.call_type or state["call_type"],
-            "parent": notice.parent_call_id or state["parent"],
-            "user_data": notice.user_data or state["user_data"],
-        }
-        if any(state[name] != value for name, value in told.items()):
-            state = {**state, **told}
+        told = (
+            notice.conn_id or state["conn_id"],
+            notice.call_type or state["call_type"],
+            notice.parent_call_id or state["parent"],
+            notice.user_data or state["user_data"],
+        )
+        if told_of(state) != told:
+            state = {**state, **dict(zip(TOLD, told, strict=True))}
         if observed is known:
             return state
         now: Moment = [micros(recorded.recorded_at), notice.millis]
