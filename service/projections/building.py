@@ -7,9 +7,8 @@ again.
 from __future__ import annotations
 
 import asyncio
-import gc
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from importlib import import_module
 from uuid import UUID
 
@@ -22,6 +21,7 @@ from service.projections import sql
 from service.projections.catalogue import catalogue
 from service.projections.engine import REFUSALS
 from service.projections.folding import Folder
+from service.projections.memory import no_searching_for_cycles
 from service.projections.projection import Projection
 from service.projections.reading import Page, Reader, Share
 from service.projections.tables import Connection, prepare
@@ -94,18 +94,6 @@ async def build(
                 await Builder(connection, log, task, projections, progress).run()
     finally:
         connection.terminate()
-
-
-@contextmanager
-def no_searching_for_cycles() -> Iterator[None]:
-    """Folding makes no cycles, and looking for some among all rows in memory costs more than folding."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class Builder:

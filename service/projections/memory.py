@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -22,6 +23,18 @@ def search_for_cycles_seldom() -> None:
     Each full search walks all rows that are remembered (0.3 s for 80,000 of them), and stops the process.
     """
     gc.set_threshold(*GARBAGE_THRESHOLDS)
+
+
+@contextmanager
+def no_searching_for_cycles() -> Iterator[None]:
+    """Folds and readers make no cycles, and looking for some among all rows costs more than they do."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Ages(Generic[Value]):

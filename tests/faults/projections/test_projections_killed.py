@@ -6,12 +6,13 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from projecting import append, caught_up
 
-from service.log import EventLog
+from service.log import EventLog, NewEvent
 from service.postgres import Database
 from service.projections import Engine, Rebuilder, catalogue
 
@@ -44,11 +45,10 @@ async def test_an_engine_that_is_killed_again_and_again_folds_each_event_once(
         feeding = asyncio.create_task(feed(log, source))
         await says(process, (before or 0) + rng.randrange(1, 900))
         await kill(process)
-        feeding.cancel()
+        await feeding
     engine = Engine(database, log, catalogue())
     engine.loop.start()
-    async with asyncio.timeout(10):
-        await caught_up(engine, log)
+    await caught_up(engine, log)
     await engine.loop.stop()
     assert (await Rebuilder(database, log).rebuild(ALL, check=True)).different == SAME
 
@@ -61,9 +61,10 @@ async def says(process: asyncio.subprocess.Process, position: int) -> None:
             assert line
 
 
-async def feed(log: EventLog, source: itertools.chain[object]) -> None:
-    while True:
-        await log.append([next(source) for _ in range(40)])  # type: ignore[misc]
+async def feed(log: EventLog, source: Iterator[NewEvent]) -> None:
+    """More than any engine is waited for to fold."""
+    for _ in range(25):
+        await log.append(list(itertools.islice(source, 40)))
 
 
 async def test_another_engine_takes_over_within_seconds(database: Database, log: EventLog) -> None:
