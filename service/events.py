@@ -295,6 +295,21 @@ class ProjectionRebuilt(Event, frozen=True):
     upto: int
 
 
+class LogVerified(Event, frozen=True):
+    """Somebody had the whole log verified: everything was computed anew from the rows, and compared."""
+
+    size: int
+    root: str
+    """The root of the tree over `size` events, in hex."""
+    seconds: float
+    checkpoints: int
+    """Signed checkpoints that were compared."""
+    redacted: tuple[int, ...] = ()
+    """Positions whose payload was erased, as the log itself records."""
+    differences: tuple[tuple[int, str, str], ...] = ()
+    """Position, kind and description of what is not as it was, at most 20; none: intact."""
+
+
 class AuditExported(Event, frozen=True):
     """Somebody took transfers out of the record. `sha256` is of the file, of a bundle's manifest."""
 
@@ -389,6 +404,7 @@ CATALOGUE: dict[str, type[Event]] = {
         TransferContradicted,
         CommandRefused,
         ProjectionRebuilt,
+        LogVerified,
         AuditExported,
         PayloadRedacted,
         RedactionRefused,
@@ -481,6 +497,8 @@ def key_stream(digest: str) -> str:
     return f"key-{digest}"
 
 
+VERIFICATION_STREAM = "verification"
+"""The stream of all `LogVerified`."""
 AUDIT_STREAM = "audit"
 """The stream of what was taken out of the record."""
 

@@ -46,14 +46,11 @@ def hops_of(simulator: Simulator) -> list[Hop]:
         index = 1 + sum(hop.call_id == call_id for hop in hops)
         talk = talk_before(simulator, call_id, done.agent, done.at)
         hops.append(Hop(call_id, done.agent, destination, reasons.get(call_id), talk, index, ping_pong))
-    assert sum(one.operation == "SingleStepTransfer" for one in carried_out(simulator)) == len(
-        simulator.truth.transfers
-    )
+    single = [
+        one for one in simulator.truth.commands if one.executed and one.operation == "SingleStepTransfer"
+    ]
+    assert len(single) == len(simulator.truth.transfers)
     return hops
-
-
-def carried_out(simulator: Simulator) -> list[object]:
-    return [one for one in simulator.truth.commands if one.executed]
 
 
 def consulted(simulator: Simulator, call_id: str, agent: str) -> str:
@@ -71,7 +68,10 @@ def talk_before(simulator: Simulator, call_id: str, agent: str, at: float) -> fl
     for message in simulator.truth.published:
         if (message.call_id, message.agent) != (call_id, agent):
             continue
-        millis = json.loads(message.body)["data"]["metrics"]["eventProcessing"]["serverGenerationTimestamp"]
+        told = json.loads(message.body)["data"]
+        if "metrics" not in told:
+            continue  # an error, not a state
+        millis = told["metrics"]["eventProcessing"]["serverGenerationTimestamp"]
         if message.state == "Released":
             if message.at >= at:
                 return None if established is None else (millis - established) / 1_000

@@ -71,22 +71,27 @@ def exports_router(services: Services) -> APIRouter:
         responses={200: {"description": "The file; `Calltrail-Position` is where the log says it was made"}},
     )
     async def export(request: ExportRequest) -> FileResponse:
-        folder = TemporaryDirectory(prefix="calltrail-export-")
-        try:
-            name = f"transfers.{'zip' if request.format == BUNDLE else request.format}"
-            target = Path(folder.name) / name
-            keys = load_keys(services.settings.data_dir)
-            exporter = Exporter(services.log, Checkpoints(services.database, keys))
-            made = await exporter.export(request.wanted(), request.format, by=request.by, target=target)
-        except BaseException:
-            folder.cleanup()
-            raise
-        return FileResponse(
-            target,
-            media_type=MEDIA_TYPES[request.format],
-            filename=name,
-            headers={"Calltrail-Position": str(made.position), "Calltrail-Sha256": made.sha256},
-            background=BackgroundTask(folder.cleanup),
-        )
+        return await exported(services, request)
 
     return router
+
+
+async def exported(services: Services, request: ExportRequest) -> FileResponse:
+    """The file that was asked for; it is removed when it has been sent."""
+    folder = TemporaryDirectory(prefix="calltrail-export-")
+    try:
+        name = f"transfers.{'zip' if request.format == BUNDLE else request.format}"
+        target = Path(folder.name) / name
+        keys = load_keys(services.settings.data_dir)
+        exporter = Exporter(services.log, Checkpoints(services.database, keys))
+        made = await exporter.export(request.wanted(), request.format, by=request.by, target=target)
+    except BaseException:
+        folder.cleanup()
+        raise
+    return FileResponse(
+        target,
+        media_type=MEDIA_TYPES[request.format],
+        filename=name,
+        headers={"Calltrail-Position": str(made.position), "Calltrail-Sha256": made.sha256},
+        background=BackgroundTask(folder.cleanup),
+    )

@@ -73,6 +73,13 @@ def problem(error: CalltrailError) -> JSONResponse:
     return JSONResponse(document, status, headers, media_type=PROBLEM)
 
 
+def as_bad_input(error: RequestValidationError) -> BadInput:
+    """The first parameter that is not as it was declared."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return BadInput(field, str(first["msg"]), "See /openapi.json")
+
+
 def install(app: FastAPI) -> None:
     """Let every error of `app` come out as problem details."""
 
@@ -82,9 +89,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-        return problem(BadInput(field, str(first["msg"]), "See /openapi.json"))
+        return problem(as_bad_input(error))
 
     @app.exception_handler(HTTPException)
     async def framework(_: Request, error: HTTPException) -> JSONResponse:

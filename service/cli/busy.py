@@ -19,7 +19,6 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from service.api import create_api
 from service.api.serving import serving
 from service.app import Application, open_application, running
 from service.cli import show
@@ -29,6 +28,7 @@ from service.errors import CalltrailError
 from service.projections import TransferFilter
 from service.recorder import list_sessions
 from service.redaction import Fields, Order, Redactor
+from service.web import create_site
 
 FIRST_AGENT = 15_000
 OPEN = ("requested", "dispatched", "accepted")
@@ -97,7 +97,7 @@ async def busy_demo(
         async with (
             open_application(settings, known) as application,
             running(application),
-            serving(create_api(application.services), settings.host, settings.port) as url,
+            serving(create_site(application.services), settings.host, settings.port) as url,
         ):
             await sessions_open(application, agents)
             with progress_bar(hidden=as_json) as bar:

@@ -20,7 +20,6 @@ from faststream.nats import NatsBroker
 from nats.js.api import DeliverPolicy
 from pydantic import SecretStr
 
-from service.api import create_api
 from service.api.events import document
 from service.api.serving import serving
 from service.app import Application, open_application, running
@@ -31,6 +30,7 @@ from service.config import Agent, load_settings
 from service.errors import CalltrailError
 from service.messaging import COMMANDS, EMBEDDED, Messaging, TransferMessage, TransferReply, relayed_stream
 from service.simulator import Simulator
+from service.web import create_site
 
 REQUESTS = [Path(__file__).parent / "data" / f"sample{number}-request.json" for number in (1, 2)]
 USERS = ("15000", "15001", "15002")
@@ -71,7 +71,7 @@ def demo(
                 open_application(settings, agents) as application,
                 settled(application) as before,
                 running(application) as messaging,
-                serving(create_api(application.services), settings.host, settings.port) as url,
+                serving(create_site(application.services), settings.host, settings.port) as url,
                 aiohttp.ClientSession() as http,
             ):
                 assert messaging is not None

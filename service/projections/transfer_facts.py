@@ -13,9 +13,6 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-
 from service.config import Settings, load_settings
 from service.events import (
     TRANSFER_STEPS,
@@ -31,86 +28,22 @@ from service.events import (
     TransferStep,
 )
 from service.projections.call_state import clean
+from service.projections.fact_tables import parts_table, table
 from service.projections.facts import (
     CARRIED_OUT,
     Moment,
     Reasons,
     call_columns,
-    instant,
+    carried_on,
     last_turn,
     local_columns,
     micros,
+    recorded_at,
     take_turn,
     transfer_columns,
 )
 from service.projections.observed_transfer import ObservedTransfer
-from service.projections.projection import Key, Recorded, Row, Sweep, metadata, storable
-
-table = sa.Table(
-    "call_facts",
-    metadata,
-    sa.Column("generation", sa.Integer, primary_key=True),
-    sa.Column("call_id", sa.Text, primary_key=True),
-    sa.Column("root_call_id", sa.Text, nullable=False),
-    sa.Column("conn_id", sa.Text),
-    sa.Column("call_type", sa.Text),
-    sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("started_date", sa.Date, nullable=False),
-    sa.Column("started_hour", sa.SmallInteger, nullable=False),
-    sa.Column("weekday", sa.SmallInteger, nullable=False),
-    sa.Column("ended_at", sa.DateTime(timezone=True)),
-    sa.Column("agent_id", sa.Text),
-    sa.Column("agent_ids", ARRAY(sa.Text), nullable=False),
-    sa.Column("talk_seconds", sa.Float, nullable=False),
-    sa.Column("is_handled", sa.Boolean, nullable=False),
-    sa.Column("transfers", sa.Integer, nullable=False),
-    sa.Column("state", JSONB, nullable=False),
-    sa.Column("position_first", sa.BigInteger, nullable=False),
-    sa.Column("position_last", sa.BigInteger, nullable=False),
-)
-
-parts_table = sa.Table(
-    "transfer_facts",
-    metadata,
-    sa.Column("generation", sa.Integer, primary_key=True),
-    sa.Column("transfer_id", sa.Uuid, primary_key=True),
-    sa.Column("call_id", sa.Text, nullable=False),
-    sa.Column("root_call_id", sa.Text, nullable=False),
-    sa.Column("conn_id", sa.Text),
-    sa.Column("chain_index", sa.Integer, nullable=False),
-    sa.Column("chain_length", sa.Integer, nullable=False),
-    sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("requested_date", sa.Date, nullable=False),
-    sa.Column("requested_hour", sa.SmallInteger, nullable=False),
-    sa.Column("weekday", sa.SmallInteger, nullable=False),
-    sa.Column("settled_at", sa.DateTime(timezone=True)),
-    sa.Column("agent_id", sa.Text),
-    sa.Column("from_dn", sa.Text),
-    sa.Column("destination", sa.Text),
-    sa.Column("destination_type", sa.Text, nullable=False),
-    sa.Column("destination_agent_id", sa.Text),
-    sa.Column("operation", sa.Text, nullable=False),
-    sa.Column("is_commanded", sa.Boolean, nullable=False),
-    sa.Column("resource_role", sa.Text, nullable=False),
-    sa.Column("technical_result", sa.Text),
-    sa.Column("result_reason", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("reason_raw", sa.Text),
-    sa.Column("reason_source", sa.Text),
-    sa.Column("is_reason_mapped", sa.Boolean, nullable=False),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("status_code", sa.Integer),
-    sa.Column("is_carried_out", sa.Boolean, nullable=False),
-    sa.Column("is_ping_pong", sa.Boolean, nullable=False),
-    sa.Column("abandoned_after", sa.Boolean, nullable=False),
-    sa.Column("talk_seconds_before", sa.Float),
-    sa.Column("handover_seconds", sa.Float),
-    sa.Column("total_call_seconds", sa.Float),
-    sa.Column("user_data", JSONB, nullable=False),
-    sa.Column("position_first", sa.BigInteger, nullable=False),
-    sa.Column("position_known", sa.BigInteger, nullable=False),
-    sa.Column("position_last", sa.BigInteger, nullable=False),
-)
+from service.projections.projection import Key, Recorded, Row, Sweep, storable
 
 State = dict[str, Any]
 TOLD = ("conn_id", "call_type", "parent", "user_data")
@@ -155,9 +88,11 @@ class TransferFacts:
             return row
         counted: Row = {}
         if row is None or any(state[name] is not before[name] for name in ("turns", "call_type")):
-            counted = call_columns(state["call_type"], state["turns"])
+            first = row["started_at"] if row is not None else recorded.recorded_at
+            call = call_columns(state["call_type"], first, state["turns"])
+            counted = call | local_columns(call["started_at"], self._zone, "started")
         if row is None:
-            row = self._started(key, recorded)
+            row = {"call_id": key[0], "position_first": recorded.position}
         return {
             **row,
             **counted,
@@ -168,12 +103,6 @@ class TransferFacts:
             "state": state,
             "position_last": recorded.position,
         }
-
-    def _started(self, key: Key, recorded: Recorded) -> Row:
-        """The columns that do not change any more."""
-        at = recorded.recorded_at
-        started = {"call_id": key[0], "position_first": recorded.position, "started_at": at}
-        return started | local_columns(at, self._zone, "started")
 
     def parts(self, row: Row) -> Sequence[Row]:
         state = row["state"]
@@ -187,18 +116,20 @@ class TransferFacts:
             "total_call_seconds": total,
         }
         return [
-            {**same, **self._own(one), **derived}
+            {
+                **same,
+                **self._own(one),
+                **local_columns(derived["requested_at"], self._zone, "requested"),
+                **derived,
+            }
             for one, derived in zip(transfers, transfer_columns(transfers, state["turns"]), strict=True)
         ]
 
     def _own(self, one: Mapping[str, Any]) -> dict[str, Any]:
         """The columns that a transfer has by itself."""
-        requested = instant(one["left"])
         return {
             "transfer_id": UUID(one["transfer_id"]),
-            "requested_at": requested,
-            **local_columns(requested, self._zone, "requested"),
-            "settled_at": None if one["settled"] is None else instant(one["settled"]),
+            "settled_at": None if one["settled"] is None else recorded_at(one["settled"]),
             "agent_id": one["agent"],
             "destination": one["destination"],
             "operation": one["operation"],
@@ -269,11 +200,12 @@ class TransferFacts:
         given = storable(given) if isinstance(given, dict) else {}
         carried = {key: value for key, value in state["user_data"].items() if key not in self._reasons.keys}
         agent = storable(event.agent)
+        turn = last_turn(state["turns"], agent=agent)
         return {
             "agent": agent,
             "destination": storable(event.destination),
-            "turn": last_turn(state["turns"], agent=agent),
-            "left": [micros(recorded.recorded_at), None],
+            "turn": turn,
+            "left": carried_on(micros(recorded.recorded_at), None if turn is None else state["turns"][turn]),
             "settled": None,
             "outcome": event.step,
             "status_code": None,

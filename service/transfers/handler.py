@@ -17,15 +17,13 @@ from uuid import UUID
 from service.errors import AppendConflict, BadCommand, KeyBusy, KeyReused, NotAuthenticated
 from service.events import (
     CommandRefused,
-    NotificationReceived,
     TransferKeyClaimed,
     TransferRequested,
     call_stream,
-    decode,
     encode,
     key_stream,
 )
-from service.gws import GwsClient, Notification, dialect
+from service.gws import GwsClient, dialect
 from service.log import Condition, EventLog, NewEvent, Producer
 from service.postgres import Database
 from service.transfers.command import TransferCommand
@@ -40,6 +38,7 @@ from service.transfers.decider import (
     check_open,
 )
 from service.transfers.dispatcher import Dispatcher
+from service.transfers.evidence import Seen, Sight
 from service.transfers.journal import KEY_COUNT, Extra, Journal
 from service.transfers.work import Timing
 
@@ -162,27 +161,7 @@ class TransferHandler:
 
     async def _request(self, command: TransferCommand, producer: Producer) -> TransferRequested:
         """The request with what the record knew of the leg when it came."""
-        conn_id = seen_state = seen_position = seen_at = None
-        warnings: list[str] = []
-        for stored in await self.journal.log.last_of(call_stream(command.call_id), limit=LOOK_BACK):
-            event, body = decode(stored.kind, stored.payload) or (None, b"")
-            notification = Notification.parse(body) if isinstance(event, NotificationReceived) else None
-            call = notification.call if notification else None
-            if (
-                isinstance(event, NotificationReceived)
-                and event.agent == command.agent
-                and notification
-                and call
-            ):
-                conn_id, seen_state, seen_position = call.conn_id, call.state, stored.position
-                seen_at = notification.occurred_at
-                if dialect.SINGLE_STEP_TRANSFER not in call.capabilities:
-                    warnings.append("the leg's capabilities do not include SingleStepTransfer")
-                if notification.phone_number == command.destination:
-                    warnings.append("the destination is the agent's own number")
-                break
-        else:
-            warnings.append("nothing is recorded of this agent's leg of the call")
+        leg = await self._leg(command)
         return TransferRequested(
             transfer_id=producer.key,
             call_id=command.call_id,
@@ -191,14 +170,23 @@ class TransferHandler:
             door=command.door,
             destination=command.destination,
             fingerprint=command.fingerprint,
-            conn_id=conn_id,
+            conn_id=leg.call.conn_id if leg else None,
             keyed=command.key is not None,
-            seen_state=seen_state,
-            seen_position=seen_position,
-            seen_at=seen_at,
-            warnings=tuple(warnings),
+            seen_state=leg.call.state if leg else None,
+            seen_position=leg.position if leg else None,
+            seen_at=leg.at if leg else None,
+            warnings=warnings(command, leg),
             expires_at=datetime.now(UTC) + timedelta(seconds=self.journal.timing.patience_s),
         )
+
+    async def _leg(self, command: TransferCommand) -> Sight | None:
+        """The agent's leg of the call as it was told last."""
+        for stored in await self.journal.log.last_of(call_stream(command.call_id), limit=LOOK_BACK):
+            seen = Seen.of(stored)
+            sight = Sight.of(seen) if seen is not None else None
+            if sight is not None and sight.agent == command.agent:
+                return sight
+        return None
 
     async def _await_answer(
         self, state: CallTransfers, transfer_id: UUID, *, replayed: bool, wait_s: float | None
@@ -217,3 +205,15 @@ class TransferHandler:
             if replayed and wait_s is None:
                 raise KeyBusy(transfer_id) from None
         return Outcome(state.transfers[transfer_id], replayed)
+
+
+def warnings(command: TransferCommand, leg: Sight | None) -> tuple[str, ...]:
+    """What speaks against a command as far as is recorded; GWS decides nevertheless."""
+    if leg is None:
+        return ("nothing is recorded of this agent's leg of the call",)
+    found = []
+    if dialect.SINGLE_STEP_TRANSFER not in leg.call.capabilities:
+        found.append("the leg's capabilities do not include SingleStepTransfer")
+    if leg.number == command.destination:
+        found.append("the destination is the agent's own number")
+    return tuple(found)

@@ -249,7 +249,7 @@ class Schedule(RuleBasedStateMachine):
         behaviour=st.sampled_from(BEHAVIOURS),
         crash=CRASHES,
         reachable=st.sampled_from((True, True, True, False)),
-        stops=st.sampled_from((False, False, False, True)),
+        stops=st.booleans(),
         queued=st.booleans(),
         keyed=st.sampled_from((True, True, False)),
         with_data=st.booleans(),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
+import msgspec
 import pytest
 from sqlalchemy.engine import URL
 
@@ -16,6 +17,8 @@ from service.audit.transfers import list_statement
 from service.cli.bench_faces import make_facts
 from service.postgres import Database, connect_arguments, open_pools
 from service.postgres.schema import upgrade
+from service.projections import Coverage, Queries
+from service.projections.engine import enter
 
 DICTIONARY = Path(__file__).parents[3] / "docs" / "analytics.md"
 LATELY = TransferFilter(since=datetime.now(UTC) - timedelta(days=3))
@@ -140,6 +143,37 @@ async def test_no_question_reads_the_log_nor_the_whole_of_the_facts(database: Da
         assert "Seq Scan on call_facts" not in found, (name, found)
     assert "requested_at" in await plan(QUESTIONS["newest"])
     assert "user_data" in await plan(QUESTIONS["by a key"])
+
+
+async def test_a_gap_is_the_audits(database: Database) -> None:
+    await make_facts(database, 20_000)
+    connection = await database.connect()
+    await enter(connection, [Coverage()])
+    await connection.close()
+    now = datetime.now(UTC)
+    spans = [
+        {"kind": "complete", "from": now - timedelta(days=300), "to": now - timedelta(days=200)},
+        {"kind": "missing", "from": now - timedelta(days=200), "to": now - timedelta(days=90)},
+        {"kind": "complete", "from": now - timedelta(days=90), "to": now - timedelta(days=10)},
+        {"kind": "doubtful", "from": now - timedelta(days=10), "to": None},
+    ]
+    told = msgspec.json.encode([{"why": "", "position": place, **one} for place, one in enumerate(spans)])
+    await database.pool.execute(
+        "INSERT INTO coverage (generation, agent, spans, last_position) VALUES (1, '15007', $1, 0)",
+        told.decode(),
+    )
+    queries, wanted = Queries(database), TransferFilter(agent="15007", overlaps_gap=True)
+    rows = await database.pool.fetch("SELECT * FROM analytics.fact_transfer WHERE agent_id = '15007'")
+    expected = {
+        row["transfer_id"]
+        for row in rows
+        if await queries.gaps_of("15007", row["recorded_at"], row["settled_at"])
+    }
+    assert 0 < len(expected) < len(rows)
+    assert {row["transfer_id"] for row in rows if row["has_gap"]} == expected
+    found = await list_statement(wanted, limit=1_000).rows(database)
+    assert {row["transfer_id"] for row in found} == expected
+    assert await queries.gaps_of("15008", rows[0]["recorded_at"], None) == []
 
 
 async def test_a_statement_can_be_pasted_as_it_is_shown(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from uuid import UUID
@@ -29,7 +30,8 @@ from service.redaction import (
 
 CALL = "01RCC3N118B1V0SL8O7GK2LAES00000D"
 CALLER, DESTINATION, CUSTOMER, NAME = "03012345671", "03098765432", "CU-4711-0815", "Ada Byron"
-SECRETS = (CALLER, DESTINATION, CUSTOMER, NAME)
+FINGERPRINT = hashlib.sha256(b"the command").hexdigest()
+SECRETS = (CALLER, DESTINATION, CUSTOMER, NAME, FINGERPRINT)
 FIELDS = Fields(["userData.*", "participants", "destination.phoneNumber"])
 OTHER_CALL = {"id": "ANOTHER", "userData": {"k": "v"}}
 ORDER = Order(CALL, FIELDS, "dpo", "request of 3 May")
@@ -42,9 +44,9 @@ async def tell(log: EventLog, call_id: str = CALL, *, settled: bool = True) -> U
     body = json.dumps({"destination": {"phoneNumber": DESTINATION}, "userData": data}).encode()
     transfer = Producer.new()
     requested = TransferRequested(
-        transfer.key, call_id, "15000", "15000", "gws", DESTINATION, "f" * 64, keyed=True
+        transfer.key, call_id, "15000", "15000", "gws", DESTINATION, FINGERPRINT, keyed=True
     )
-    claimed = TransferKeyClaimed(transfer.key, call_id, "f" * 64)
+    claimed = TransferKeyClaimed(transfer.key, call_id, FINGERPRINT)
     stream = transfer_stream(call_id)
 
     def heard(session: Session, state: str) -> NewEvent:

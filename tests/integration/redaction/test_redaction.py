@@ -9,12 +9,13 @@ from raw_tables import tables_with
 from telling import CALL, CALLER, ORDER, OTHER_CALL, SECRETS, tell
 
 from service.errors import NotFound, TransferUnderWay, UnderLegalHold
-from service.log import EventLog
+from service.events import CallsSnapshotTaken, session_stream
+from service.log import EventLog, Producer
 from service.log.checkpoints import Checkpoints, load_keys
 from service.log.verify import verify_log
 from service.postgres import Database
 from service.projections import Engine, Queries, Rebuilder, TransferFilter, catalogue
-from service.projections.histories import Histories
+from service.projections.histories import Histories, of
 from service.redaction import (
     Fields,
     Order,
@@ -78,9 +79,15 @@ async def others_rows(database: Database) -> list[str]:
 async def test_the_views_are_as_if_built_from_the_redacted_log(
     redactor: Redactor, database: Database, log: EventLog, engine: Engine
 ) -> None:
+    """Also where a later session's snapshot has ended a leg that it no longer names."""
     await tell(log)
+    later = Producer.new()
+    gone = CallsSnapshotTaken(later.key, "15001", datetime.now(UTC), 200)
+    await log.append([of(later, 0, session_stream(later.key), gone, b'{"statusCode":0,"calls":[]}')])
     await log.append([event for _, event in zip(range(200), Histories(live=10).events(), strict=False)])
     await redactor.redact(ORDER)
+    doubtful = "SELECT count(*) FROM call_state WHERE call_id = $1 AND doubt IS NOT NULL"
+    assert await database.pool.fetchval(doubtful, CALL) == 1
     report = await Rebuilder(database, log).rebuild(list(engine.projections), check=True)
     assert report.different == dict.fromkeys(engine.projections, 0)
 
