@@ -206,6 +206,17 @@ async def test_a_rebuild_cut_off_between_two_swaps_swaps_the_rest(
     assert (await Rebuilder(database, log).rebuild(ALL, check=True)).different == SAME
 
 
+async def test_rows_that_are_forgotten_and_found_again_are_the_same(
+    database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(log, 1_500, live=60, agents=70)
+    await folded(database, log)
+    monkeypatch.setattr("service.projections.memory.YOUNG_LIMIT", 10)
+    monkeypatch.setattr("service.projections.building.PAGE", 40)
+    report = await Rebuilder(database, log, shares=1).rebuild(ALL, check=True)
+    assert report.different == SAME
+
+
 async def test_a_view_that_is_behind_is_compared_at_the_same_position(
     database: Database, log: EventLog
 ) -> None:
