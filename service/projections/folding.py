@@ -78,7 +78,9 @@ class Folder:
         """Fold `page`, which follows what was folded before. An event that a fold refuses is set aside."""
         projection = self.projection
         kinds, sweeping, keys_of, owns = projection.kinds, projection.sweeping, projection.keys, self._owns
-        self._set_aside += [SetAside(one.position, one.reason) for one in page.unread if one.kind in kinds]
+        self._set_aside += [
+            SetAside(one.position, one.reason) for one in page.unread if one.kind is None or one.kind in kinds
+        ]
         concerned: list[Concerned] = []
         for recorded in page.events:
             if recorded.kind not in kinds:

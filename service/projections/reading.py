@@ -38,10 +38,10 @@ WHOLE = Share(0, 1)
 
 
 class Unread(NamedTuple):
-    """An event that cannot be read, and why."""
+    """An event that cannot be read by those who fold its kind (None: by whoever takes the page), and why."""
 
     position: int
-    kind: str
+    kind: str | None
     reason: str
 
 
@@ -90,9 +90,7 @@ class Page(NamedTuple):
     def refused(self, error: Exception) -> Page:
         """The page with none of its events to fold, but to be set aside for `error`."""
         reason = describe_fault(error)
-        return self._replace(
-            events=[], unread=[Unread(one.position, one.kind, reason) for one in self.events]
-        )
+        return self._replace(events=[], unread=[Unread(one.position, None, reason) for one in self.events])
 
 
 class Reader:
