@@ -6,8 +6,8 @@ from alembic import op
 
 from service.postgres.schema import run_script
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 
 # What a projection holds is folded anew from the log: nothing is lost by dropping it.
 SCRIPT = """
