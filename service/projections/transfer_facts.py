@@ -31,6 +31,7 @@ from service.projections.fact_tables import parts_table, table
 from service.projections.facts import (
     Moment,
     Reasons,
+    Turn,
     call_columns,
     carried_on,
     last_turn,
@@ -196,12 +197,11 @@ class TransferFacts:
         given = storable(given) if isinstance(given, dict) else {}
         carried = {key: value for key, value in state["user_data"].items() if key not in self._reasons.keys}
         agent = storable(event.agent)
-        turn = last_turn(state["turns"], agent=agent)
         return {
             "agent": agent,
             "destination": storable(event.destination),
-            "turn": turn,
-            "left": carried_on(micros(recorded.recorded_at), None if turn is None else state["turns"][turn]),
+            "turn": last_turn(state["turns"], agent=agent),
+            "left": [micros(recorded.recorded_at), None],
             "settled": None,
             "outcome": event.step,
             "status_code": None,
@@ -241,10 +241,27 @@ def details(event: Event, now: int) -> dict[str, Any]:
             return {}
 
 
+def placed(one: Mapping[str, Any], turns: Sequence[Turn]) -> dict[str, Any]:
+    """The turn that a commanded transfer was to end, and when it was asked for.
+
+    Under load a command may be in the log before what its agent's session tells of the call.
+    """
+    turn = one["turn"]
+    if turn is None:
+        turn = next((at for at, each in enumerate(turns) if each["agent"] == one["agent"]), None)
+    return {"turn": turn, "left": carried_on(one["left"][0], None if turn is None else turns[turn])}
+
+
 def transfers_of(state: State) -> list[dict[str, Any]]:
     """All transfers of a call, in one form, in the order in which they became known."""
     transfers = [
-        {**one, "transfer_id": name, "commanded": True, "operation": "single-step"}
+        {
+            **one,
+            **placed(one, state["turns"]),
+            "transfer_id": name,
+            "commanded": True,
+            "operation": "single-step",
+        }
         for name, one in state["commanded"].items()
     ]
     for one in (state["observed"] or {}).get("transfers", ()):
