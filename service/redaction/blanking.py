@@ -64,9 +64,7 @@ class Fields:
         if not blanked:
             return payload, []
         if len(texts) == 2:
-            line = json.dumps(
-                json.loads(line) | {"request_bytes": len(texts[0])}, separators=(",", ":")
-            ).encode()
+            line = compact(json.loads(line) | {"request_bytes": len(texts[0])})
         new = line + newline + b"".join(texts)
         self._check_found_as_before(kind, payload, new)
         return new, blanked
@@ -94,7 +92,7 @@ class Fields:
         new = self._blank(document, [], (), blanked)
         for place, call in others:
             new["calls"].insert(place, call)
-        return text if len(blanked) == before else json.dumps(new, separators=(",", ":")).encode()
+        return text if len(blanked) == before else compact(new)
 
     def _blank(self, value: Any, open_paths: list[Path], at: Path, blanked: list[tuple[str, Any]]) -> Any:
         """`value` blanked; `open_paths` are what is left of the paths that led here."""
@@ -129,6 +127,10 @@ class Fields:
             raise BadInput(
                 "fields", f"{kind} would not be found any more", "Leave the ids of calls and events"
             )
+
+
+def compact(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def texts_in(kind: str, head: bytes, body: bytes) -> list[bytes]:
