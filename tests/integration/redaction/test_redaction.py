@@ -9,7 +9,7 @@ from raw_tables import tables_with
 from telling import CALL, CALLER, ORDER, OTHER_CALL, SECRETS, tell
 
 from service.errors import CheckFailed, Conflict, NotFound, TransferUnderWay, UnderLegalHold
-from service.events import CallsSnapshotTaken, session_stream
+from service.events import CallsSnapshotTaken, NotificationReceived, TransferRequested, session_stream
 from service.log import EventLog, Producer
 from service.log.checkpoints import Checkpoints, load_keys
 from service.log.verify import verify_log
@@ -141,6 +141,14 @@ async def test_ordering_again_changes_nothing(redactor: Redactor, database: Data
     assert set(more.plan.fields) == {"data.call.dnis", "calls.*.dnis"}
     report = await verify_log(database)
     assert (report.differences, report.redacted) == ([], sorted(first.plan.payloads))
+
+
+def test_every_view_of_calls_can_be_folded_anew() -> None:
+    of_calls = {NotificationReceived.kind(), TransferRequested.kind()}
+    for projection in catalogue():
+        if projection.kinds & of_calls:
+            assert projection.by_call, projection.name
+            assert "call_id" in projection.table.columns, projection.name
 
 
 async def test_a_view_that_cannot_be_folded_anew_is_named(
