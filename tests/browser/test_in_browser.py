@@ -252,5 +252,6 @@ async def test_pictures(site: Site, browser: Browser, request: pytest.FixtureReq
         for scheme in ("light", "dark"):
             for size, viewport in (("", TALL), ("-phone", NARROW)):
                 async with page_of(browser, site, path, viewport=viewport, color_scheme=scheme) as page:
+                    await expect(page.locator("#live-told")).to_contain_text("Live")
                     picture = Path(folder) / f"{name}{size}-{scheme}.png"
                     assert len(await page.screenshot(path=picture)) < MOST_BYTES
