@@ -32,6 +32,7 @@ from service.tlog.evidence import Evidence
 from service.tlog.keys import VerifierKey
 from service.tlog.note import Ed25519Verifier, Note
 
+SHOWN = 50  # differences, or redacted positions
 INTACT, TAMPERED, UNKNOWN = 0, 1, 2
 
 KeyFile = Annotated[
@@ -162,13 +163,19 @@ async def verify_all(
         return
     if report.differences:
         columns = ("position", "kind", "what")
-        show.print_table("TAMPERED: first difference first", columns, report.differences[:50])
+        show.print_table("TAMPERED: first difference first", columns, report.differences[:SHOWN])
     else:
         show.console.print(f"Intact: {report.size:,} events, root {report.root.hex()}.", soft_wrap=True)
     signatures = "signatures checked" if keys else "no public key known: signatures not checked"
     show.console.print(f"Compared with {report.checkpoints} checkpoints ({signatures}).", soft_wrap=True)
     if report.redacted:
-        show.console.print(f"Redacted, as the log records: {len(report.redacted)} events.")
+        shown = ", ".join(map(str, report.redacted[:SHOWN]))
+        more = " …" if len(report.redacted) > SHOWN else ""
+        show.console.print(
+            f"Redacted, as the log records: {len(report.redacted)} events, at {shown}{more}. "
+            "By whom and why: calltrail redactions",
+            soft_wrap=True,
+        )
 
 
 def progress_bar(*, hidden: bool) -> Progress:

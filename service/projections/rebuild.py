@@ -108,8 +108,9 @@ class Rebuilder:
         return report
 
     async def drop_old(self, what: Sequence[str]) -> dict[str, list[int]]:
-        """Delete all generations but the live one; tells which."""
+        """Delete all generations but the live one, also one that is half built; tells which."""
         async with self._alone() as connection:
+            await connection.execute(sql.FORGET_REBUILDS, list(what))
             return {
                 projection.name: await self._drop_others(connection, projection, keep=())
                 for projection in find_projections(what)

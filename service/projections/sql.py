@@ -72,6 +72,8 @@ INSERT INTO projection_rebuild (id, share, shares, upto, what, generations) VALU
 """
 MOVE_SHARE = "UPDATE projection_rebuild SET position = $3 WHERE id = $1 AND share = $2"
 END_REBUILD = "DELETE FROM projection_rebuild WHERE id = $1"
+FORGET_REBUILDS = "DELETE FROM projection_rebuild WHERE generations ?| $1::text[]"
+"""Rebuilds that were cut off and can be taken up no more, for these projections' generations are deleted."""
 
 LIVE_GENERATION = "(SELECT generation FROM projection WHERE name = '{}' AND live)"
 

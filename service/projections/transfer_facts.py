@@ -12,9 +12,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-
 from service.config import Settings, load_settings
 from service.events import (
     TRANSFER_STEPS,
@@ -30,9 +27,11 @@ from service.events import (
     TransferStep,
 )
 from service.projections.call_state import clean
+from service.projections.fact_tables import parts_table, table
 from service.projections.facts import (
     Moment,
     Reasons,
+    Turn,
     call_columns,
     carried_on,
     last_turn,
@@ -43,74 +42,7 @@ from service.projections.facts import (
     transfer_columns,
 )
 from service.projections.observed_transfer import ObservedTransfer
-from service.projections.projection import Key, Recorded, Row, Sweep, metadata, storable
-
-table = sa.Table(
-    "call_facts",
-    metadata,
-    sa.Column("generation", sa.Integer, primary_key=True),
-    sa.Column("call_id", sa.Text, primary_key=True),
-    sa.Column("root_call_id", sa.Text, nullable=False),
-    sa.Column("conn_id", sa.Text),
-    sa.Column("call_type", sa.Text),
-    sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("started_date", sa.Date, nullable=False),
-    sa.Column("started_hour", sa.SmallInteger, nullable=False),
-    sa.Column("weekday", sa.SmallInteger, nullable=False),
-    sa.Column("ended_at", sa.DateTime(timezone=True)),
-    sa.Column("agent_id", sa.Text),
-    sa.Column("agent_ids", ARRAY(sa.Text), nullable=False),
-    sa.Column("talk_seconds", sa.Float, nullable=False),
-    sa.Column("is_handled", sa.Boolean, nullable=False),
-    sa.Column("transfers", sa.Integer, nullable=False),
-    sa.Column("state", JSONB, nullable=False),
-    sa.Column("position_first", sa.BigInteger, nullable=False),
-    sa.Column("position_last", sa.BigInteger, nullable=False),
-)
-
-parts_table = sa.Table(
-    "transfer_facts",
-    metadata,
-    sa.Column("generation", sa.Integer, primary_key=True),
-    sa.Column("transfer_id", sa.Uuid, primary_key=True),
-    sa.Column("call_id", sa.Text, nullable=False),
-    sa.Column("root_call_id", sa.Text, nullable=False),
-    sa.Column("conn_id", sa.Text),
-    sa.Column("chain_index", sa.Integer, nullable=False),
-    sa.Column("chain_length", sa.Integer, nullable=False),
-    sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("requested_date", sa.Date, nullable=False),
-    sa.Column("requested_hour", sa.SmallInteger, nullable=False),
-    sa.Column("weekday", sa.SmallInteger, nullable=False),
-    sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("settled_at", sa.DateTime(timezone=True)),
-    sa.Column("agent_id", sa.Text),
-    sa.Column("from_dn", sa.Text),
-    sa.Column("destination", sa.Text),
-    sa.Column("destination_type", sa.Text, nullable=False),
-    sa.Column("destination_agent_id", sa.Text),
-    sa.Column("operation", sa.Text, nullable=False),
-    sa.Column("is_commanded", sa.Boolean, nullable=False),
-    sa.Column("resource_role", sa.Text, nullable=False),
-    sa.Column("technical_result", sa.Text),
-    sa.Column("result_reason", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("reason_raw", sa.Text),
-    sa.Column("reason_source", sa.Text),
-    sa.Column("is_reason_mapped", sa.Boolean, nullable=False),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("status_code", sa.Integer),
-    sa.Column("is_carried_out", sa.Boolean, nullable=False),
-    sa.Column("is_ping_pong", sa.Boolean, nullable=False),
-    sa.Column("abandoned_after", sa.Boolean, nullable=False),
-    sa.Column("talk_seconds_before", sa.Float),
-    sa.Column("handover_seconds", sa.Float),
-    sa.Column("total_call_seconds", sa.Float),
-    sa.Column("user_data", JSONB, nullable=False),
-    sa.Column("position_first", sa.BigInteger, nullable=False),
-    sa.Column("position_known", sa.BigInteger, nullable=False),
-    sa.Column("position_last", sa.BigInteger, nullable=False),
-)
+from service.projections.projection import Key, Recorded, Row, Sweep, storable
 
 State = dict[str, Any]
 
@@ -265,12 +197,11 @@ class TransferFacts:
         given = storable(given) if isinstance(given, dict) else {}
         carried = {key: value for key, value in state["user_data"].items() if key not in self._reasons.keys}
         agent = storable(event.agent)
-        turn = last_turn(state["turns"], agent=agent)
         return {
             "agent": agent,
             "destination": storable(event.destination),
-            "turn": turn,
-            "left": carried_on(micros(recorded.recorded_at), None if turn is None else state["turns"][turn]),
+            "turn": last_turn(state["turns"], agent=agent),
+            "left": [micros(recorded.recorded_at), None],
             "settled": None,
             "outcome": event.step,
             "status_code": None,
@@ -310,10 +241,27 @@ def details(event: Event, now: int) -> dict[str, Any]:
             return {}
 
 
+def placed(one: Mapping[str, Any], turns: Sequence[Turn]) -> dict[str, Any]:
+    """The turn that a commanded transfer was to end, and when it was asked for.
+
+    Under load a command may be in the log before what its agent's session tells of the call.
+    """
+    turn = one["turn"]
+    if turn is None:
+        turn = next((at for at, each in enumerate(turns) if each["agent"] == one["agent"]), None)
+    return {"turn": turn, "left": carried_on(one["left"][0], None if turn is None else turns[turn])}
+
+
 def transfers_of(state: State) -> list[dict[str, Any]]:
     """All transfers of a call, in one form, in the order in which they became known."""
     transfers = [
-        {**one, "transfer_id": name, "commanded": True, "operation": "single-step"}
+        {
+            **one,
+            **placed(one, state["turns"]),
+            "transfer_id": name,
+            "commanded": True,
+            "operation": "single-step",
+        }
         for name, one in state["commanded"].items()
     ]
     for one in (state["observed"] or {}).get("transfers", ()):

@@ -22,7 +22,7 @@ from service.errors import BadInput
 from service.events import decode
 
 BLANK = "[redacted]"
-BLANK_BODY = b"[redacted]"
+BLANK_TEXT = b"[redacted]"
 DEEPEST = 200
 """JSON nested deeper than this is treated as none."""
 
@@ -57,18 +57,20 @@ class Fields:
         """
         head, newline, body = payload.partition(b"\n")
         blanked: list[tuple[str, Any]] = []
-        new = self._blank_json(head, call_id, blanked)
-        if new is None:
-            new = head
-        if newline:
-            new_body = self._blank_json(body, call_id, blanked)
-            if new_body is None:
-                new_body = BLANK_BODY if body else body
-                blanked += [("(the body)", "")] if new_body != body else []
-            new += newline + new_body
+        new = self._blank_text("(the line)", head, call_id, blanked) + newline
+        if body:
+            new += self._blank_text("(the body)", body, call_id, blanked)
         if blanked:
             self._check_found_as_before(kind, payload, new)
         return (new if blanked else payload), blanked
+
+    def _blank_text(self, name: str, text: bytes, call_id: str, blanked: list[tuple[str, Any]]) -> bytes:
+        """The JSON without the fields; what is none goes as a whole, under `name`."""
+        new = self._blank_json(text, call_id, blanked)
+        if new is not None or text == BLANK_TEXT:
+            return new or text
+        blanked.append((name, ""))
+        return BLANK_TEXT
 
     def _blank_json(self, text: bytes, call_id: str, blanked: list[tuple[str, Any]]) -> bytes | None:
         """The JSON without the fields; None if it is none."""

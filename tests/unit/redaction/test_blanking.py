@@ -83,6 +83,12 @@ def test_a_body_that_cannot_be_looked_into_goes_as_a_whole(body: bytes) -> None:
     assert Fields(["userData"]).blank(KIND, new, "c") == (new, [])
 
 
+def test_a_line_that_is_no_json_goes_as_a_whole() -> None:
+    new, blanked = Fields(["userData"]).blank(KIND, b"\xff 0301234567\n{}", "c")
+    assert (new, blanked) == (b"[redacted]\n{}", [("(the line)", "")])
+    assert Fields(["userData"]).blank(KIND, new, "c") == (new, [])
+
+
 @pytest.mark.parametrize("field", ["id", "call", "data", "session", "count", "agent"])
 def test_what_an_event_is_found_by_cannot_be_blanked(field: str) -> None:
     payload = encode(NOTIFIED, notification("15000", "CALL1", "Established", ["0301234567"], {}))
