@@ -120,6 +120,7 @@ async def test_a_state_has_one_url(site: Site) -> None:
         ("/reasons?bucket=hour&since=1980-01-01&until=2990-01-01", 400, "Take a larger one"),
         ("/?as_of=never", 400, "as_of"),
         ("/?as_of=99999999", 400, "beyond the end of the log"),
+        (f"/?as_of={'9' * 5_000}", 400, "Write a position"),
     ],
 )
 async def test_bad_input_is_told_on_a_page(site: Site, path: str, status: int, told: str) -> None:
@@ -130,7 +131,7 @@ async def test_bad_input_is_told_on_a_page(site: Site, path: str, status: int, t
 
 async def test_a_step_that_is_none_is_told(site: Site) -> None:
     call_id = next(iter(site.simulator.calls))
-    for step in ("0", "9999", "x"):
+    for step in ("0", "9999", "9" * 5_000, "x"):
         page, _ = await get(site, f"/calls/{call_id}?step={step}", 400)
         assert "step" in page
     page, _ = await get(site, f"/calls/{call_id}?at=0")
