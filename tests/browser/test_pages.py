@@ -202,6 +202,12 @@ async def test_a_file_of_another_kind_is_refused(site: Site, content: bytes) -> 
     assert "Upload what calltrail export" in await post(site, "/trust/file", form, 400)
 
 
+async def test_a_body_that_is_too_large_is_not_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.web.proving.LARGEST_FILE", 1_000)
+    for path, size in (("/trust/file", 2_000), ("/transfers/export", 30_000)):
+        assert "has more than" in await post(site, path, b"a" * size, 400)
+
+
 async def test_a_form_without_a_file_is_refused(site: Site) -> None:
     assert "Choose a file" in await post(site, "/trust/file", b"", 400)
 
