@@ -23,7 +23,10 @@ SAMPLES = Path(__file__).parent / "samples"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long batteries in full")
-    parser.addoption("--screenshots", metavar="DIR", help="where the browser's tests put pictures of pages")
+    parser.addoption("--screenshots", metavar="DIR", help="where the tests put pictures of the pages")
+    parser.addoption(
+        "--site", metavar="URL", help="a running service to take pictures of, not the tests' own"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
