@@ -22,9 +22,9 @@ from uuid import uuid4
 import asyncpg
 from sqlalchemy.engine import URL
 
+from service.cli.raw_copy import HEADER, TRAILER, encode_rest, encode_rows
 from service.cli.traffic import Traffic
 from service.log import EventLog, NewEvent, open_log
-from service.log.copy import HEADER, TRAILER, encode_rest, encode_rows
 from service.log.sql import COLUMNS
 from service.log.verify import verify_log
 from service.postgres import Database, connect_arguments, open_pools

@@ -60,22 +60,27 @@ class Tree(NamedTuple):
 async def tree_at(
     connection: asyncpg.Connection[asyncpg.Record], known: Tree, size: int, frontier: bytes
 ) -> Tree:
-    """The tree at `size` leaves, as the rows have it; `known` is an earlier state of it.
+    """The tree at `size` leaves, as the rows have it; `known` may be an earlier state of it.
 
     Raises:
         Tampered: the rows at the log's end do not make the frontier that the head holds.
 
     """
-    if known.size == size and known.frontier.hashes == frontier:
+    if fits(known, size, frontier):
         return known
     if 0 < size - known.size <= CATCH_UP:
         rows = await connection.fetch(sql.READ_ENTRIES, known.size, size)
         tree = known.grow(leaf_hashes(map(entry_of_row, rows)))[0]
-    else:
-        tree = await read_tree(connection, size)
-    if tree.size != size or tree.frontier.hashes != frontier:
+        if fits(tree, size, frontier):
+            return tree
+    tree = await read_tree(connection, size)
+    if not fits(tree, size, frontier):
         raise Tampered(f"the end of the log does not fit its tree at {size} events. Run `calltrail verify`")
     return tree
+
+
+def fits(tree: Tree, size: int, frontier: bytes) -> bool:
+    return tree.size == size and tree.frontier.hashes == frontier
 
 
 async def read_tree(connection: asyncpg.Connection[asyncpg.Record], size: int) -> Tree:
@@ -103,14 +108,7 @@ async def read_tree(connection: asyncpg.Connection[asyncpg.Record], size: int) -
 def entry_of_row(row: asyncpg.Record) -> bytes:
     """The entry of a row of `sql.READ_ENTRIES`."""
     position, recorded_at, event_id, stream, kind, commitment = row
-    return encode_entry(
-        position=position,
-        event_id=str(event_id),
-        stream=stream,
-        kind=kind,
-        recorded_at=moment_text(recorded_at),
-        commitment=commitment,
-    )
+    return encode_entry(position, event_id, stream, kind, moment_text(recorded_at), commitment)
 
 
 def moment_text(moment: datetime) -> str:

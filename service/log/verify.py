@@ -103,14 +103,7 @@ class Row(NamedTuple):
 
     def leaf_at(self, position: int) -> bytes:
         return leaf_hash(
-            encode_entry(
-                position=position,
-                event_id=self.event_id,
-                stream=self.stream,
-                kind=self.kind,
-                recorded_at=self.recorded_at,
-                commitment=self.commitment,
-            )
+            encode_entry(position, self.event_id, self.stream, self.kind, self.recorded_at, self.commitment)
         )
 
 
@@ -298,14 +291,7 @@ def check_page(
         due = position + 1
         if recorded_at != last_moment:
             last_moment, moment = recorded_at, moment_text(recorded_at)
-        entry = encode_entry(
-            position=position,
-            event_id=event_id,
-            stream=stream,
-            kind=kind,
-            recorded_at=moment,
-            commitment=commitment,
-        )
+        entry = encode_entry(position, event_id, stream, kind, moment, commitment)
         leaves.append(sha256(b"\x00" + entry).digest())
         try:
             payload = codecs.decode(codec, stored)
