@@ -41,8 +41,12 @@ IN_FLIGHT = 3  # requests of a bulk append that are under way at once
 ROUNDS = 5
 WARM_UP = 20_000
 FILL = 50_000
+FEWEST = 2_000  # events in a round
+ALONE = 2_000  # events of one producer
+FOLLOWED = 500
 STAGES = (100_000, 1_000_000, 10_000_000)
 FAR_S = 0.01
+FAR_ALONE = 50
 MIB = 1 << 20
 
 RAW_TABLE = """
@@ -240,7 +244,7 @@ class Bench:
 
     async def grow(self, total: int) -> dict[str, Any]:
         """Let the log grow to `total` events, and measure appending there."""
-        count = min(50_000, max(2_000, total // 25))
+        count = min(50_000, max(FEWEST, total // 25))
         await self.fill(total - count * ROUNDS * 2)
         self.say(f"appending at {total:,} events")
         appending = await self.measure_appending(count)
@@ -259,9 +263,9 @@ class Bench:
         assert row is not None
         sizes = dict(row)
         payload = self.payload_bytes
-        lsn = await self.database.pool.fetchval("SELECT pg_current_wal_lsn()")
+        lsn = await self.database.pool.fetchval("SELECT pg_current_wal_insert_lsn()")
         await self.bulk(self.take(WARM_UP))
-        wal = await self.database.pool.fetchval("SELECT pg_current_wal_lsn() - $1::pg_lsn", lsn)
+        wal = await self.database.pool.fetchval("SELECT pg_current_wal_insert_lsn() - $1::pg_lsn", lsn)
         return {
             "events": total,
             "bytes_vs_payload": sum(sizes.values()) / payload,
@@ -286,7 +290,7 @@ class Bench:
             await far.concurrent(self.take(PRODUCERS))
             rate, batch = await far.timed(far.concurrent, self.take(20 * PRODUCERS))
             alone = []
-            for event in self.take(50):
+            for event in self.take(FAR_ALONE):
                 begin = perf_counter()
                 await log.append([event])
                 alone.append(perf_counter() - begin)
@@ -333,10 +337,10 @@ async def run_bench(
             growth = [await bench.grow(size) for size in (*(size for size in STAGES if size < total), total)]
         result |= {**growth[-1], "append_events_per_s": growth[-1]["append_concurrent_events_per_s"]}
         say("one producer, reading, following")
-        result |= await bench.measure_serial(2_000)
+        result |= await bench.measure_serial(ALONE)
         with memory(result, "read"):
             result |= await bench.measure_reading(100_000)
-        result |= await bench.measure_following(500)
+        result |= await bench.measure_following(FOLLOWED)
         say("size, verification")
         result |= await bench.measure_size()
         with memory(result, "verify"):

@@ -139,6 +139,9 @@ class Appender:
                 fates = await self._write(batch)
             except CalltrailError as error:
                 fates = [error] * len(batch)
+            except Exception as error:
+                logger.exception("append failed")
+                fates = [OutcomeUnknown(f"the append failed unexpectedly: {error!r}")] * len(batch)
             except BaseException:
                 for request in batch:
                     request.answer(OutcomeUnknown("the appender was stopped while it wrote"))
