@@ -7,7 +7,6 @@ up what others have appended meanwhile, and reads it anew when it starts. Full t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -114,10 +113,3 @@ def entry_of_row(row: asyncpg.Record) -> bytes:
 def moment_text(moment: datetime) -> str:
     """A UTC time as entries write it."""
     return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-
-
-def tile_values(tiles: Iterable[StoredTile]) -> str:
-    """SQL values for `tiles`; numbers and hexadecimal digits only."""
-    return ", ".join(
-        f"({tile.level}, {tile.number}, '\\x{tile.root.hex()}', '\\x{tile.hashes.hex()}')" for tile in tiles
-    )
