@@ -19,6 +19,7 @@ import itertools
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
 
 import asyncpg
 
@@ -28,6 +29,7 @@ from service.log.clock import DatabaseClock
 from service.log.codec import AS_IS, Codecs
 from service.log.event import Condition, NewEvent, Row, Statement, check_event, pack_events
 from service.log.transaction import AlreadyThere, State, Transaction
+from service.log.tree import Tree
 from service.log.watch import HeadWatch
 from service.postgres import Database, database_errors
 
@@ -44,14 +46,19 @@ LOCK_TIMEOUT_MS = 5_000
 
 
 class Request:
-    """Events that go in together, and the future that tells their positions."""
+    """Events that go in together, `size` bytes of payload, and the future that tells their positions."""
 
-    __slots__ = ("also", "conditions", "events", "positions")
+    __slots__ = ("also", "conditions", "events", "positions", "size")
 
     def __init__(
-        self, events: Sequence[NewEvent], conditions: Sequence[Condition], also: Sequence[Statement]
+        self,
+        events: Sequence[NewEvent],
+        conditions: Sequence[Condition],
+        also: Sequence[Statement],
+        size: int,
     ) -> None:
         self.events = events
+        self.size = size
         self.conditions = conditions
         self.also = also
         self.positions: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
@@ -84,7 +91,8 @@ class Appender:
         self._idle: list[asyncpg.Connection[asyncpg.Record]] = []
         self._clock = DatabaseClock()
         self._turn = asyncio.Lock()  # to go on from `_state`
-        self._state = State()
+        self._state = State()  # once all that is under way is written
+        self._written = Tree()
 
     async def start(self) -> None:
         """Begin; where the database can be reached, with the dictionary that it names."""
@@ -123,11 +131,13 @@ class Appender:
             OutcomeUnknown: the commit's answer was lost; append the same again.
 
         """
+        size = 0
         for event in events:
             check_event(event, max_payload_bytes=self._max_payload_bytes)
+            size += len(event.payload)
         if not events:
             return []
-        request = Request(events, conditions, also)
+        request = Request(events, conditions, also, size)
         self._waiting.append(request)
         self._waiting_events += len(events)
         self._stirred.set()
@@ -169,7 +179,7 @@ class Appender:
         events = size = taken = 0
         for request in self._waiting:
             events += len(request.events)
-            size += sum(len(event.payload) for event in request.events)
+            size += request.size
             if taken and (events > most or size > BATCH_BYTES):
                 events -= len(request.events)
                 break
@@ -237,11 +247,13 @@ class Appender:
                 self._state = transaction.state
         if drafted:
             if await transaction.write(connection):
+                self._written = max(self._written, transaction.state.tree, key=attrgetter("size"))
                 return
             self._clock.forget()
         async with self._turn:
-            await transaction.look_and_write(connection, self._state)
+            await transaction.look_and_write(connection, self._state, self._written)
             self._state = transaction.state
+            self._written = transaction.state.tree
 
     async def _learn(self, state: State) -> None:
         """Note how far the log reaches. Payloads are packed with its codec once its dictionary is read."""

@@ -156,8 +156,10 @@ class Transaction:
             await self._commit(connection)
         return True
 
-    async def look_and_write(self, connection: Connection, state: State) -> None:
+    async def look_and_write(self, connection: Connection, state: State, written: Tree) -> None:
         """Lock the head, look, and write the batch, or as much of it as may be written.
+
+        `written` is the tree as this process knows that it was; what `state` says of it is a supposition.
 
         Raises:
             AlreadyThere: see there.
@@ -169,8 +171,8 @@ class Transaction:
             assert head is not None
             self._clock.hear(head["now"])
             first: int = head["next_position"]
-            alone = fits(state.tree, first, head["tree"])
-            tree = await tree_at(connection, state.tree, first, head["tree"])
+            alone = fits(written, first, head["tree"])
+            tree = await tree_at(connection, written, first, head["tree"])
             partitions = await find_partitions(connection, state.partitions, first)
             broken = await self._broken_conditions(connection)
             thorough = self._thorough or first + len(self._events) > partitions.end or bool(broken)
@@ -187,12 +189,12 @@ class Transaction:
             moment = max(head["now"], head["recorded_at"])
             draft = draft_rows(rows, tree, moment, ())
             try:
-                written = await self._append(connection, draft)
+                fitted = await self._append(connection, draft)
             except AlreadyThere as error:
                 if thorough:
                     raise Tampered(f"there are events beyond the log's end: {error}") from error
                 raise
-            if not written:
+            if not fitted:
                 raise DatabaseUnavailable("the database's clock was set back just now")
             await run_statements(connection, also)
             await self._commit(connection)
