@@ -58,8 +58,11 @@ async def test_another_process_s_events_are_noticed_and_taken_up(
 ) -> None:
     async with open_log(database, max_payload_bytes=100) as other:
         for count in range(30):
-            await (log, other)[count // 3 % 2].append([event(Producer.new(), 0)])
+            enter = Statement("INSERT INTO relay_cursor (name, position) VALUES ($1, 7)", (str(count),))
+            door = (log, other)[count // 3 % 2]
+            assert await door.append([event(Producer.new(), 0)], also=[enter] * (count % 2)) == [count]
         assert looks
+    assert await database.pool.fetchval("SELECT count(*) FROM relay_cursor") == 15
     report = await verify_log(database)
     assert (report.size, report.differences) == (30, [])
 
