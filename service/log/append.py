@@ -102,10 +102,14 @@ class Appender:
         self._lanes = [asyncio.create_task(self._lane(), name="log appender") for _ in range(LANES)]
 
     async def stop(self) -> None:
-        """Write what is waiting, then stop."""
+        """Write what is waiting, then stop; a database that does not answer is given up."""
         self._stopping = True
         self._stirred.set()
-        await asyncio.gather(*self._lanes)
+        if self._lanes:
+            _, stuck = await asyncio.wait(self._lanes, timeout=2 * KEEP_TRYING_S)
+            for lane in stuck:
+                lane.cancel()
+            await asyncio.gather(*stuck, return_exceptions=True)
         for connection in self._idle:
             connection.terminate()
         self._idle = []
