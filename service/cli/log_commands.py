@@ -257,6 +257,9 @@ def train_dictionary(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 def bench_log(
     events: Annotated[int, typer.Option(min=50_000, help="How many events the log is to hold.")] = 1_000_000,
+    sag: Annotated[
+        bool, typer.Option("--sag", help="Let it grow to ten million afterwards, and append there too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the log against what Postgres can do without it, in a database of its own, fsync on.
@@ -270,12 +273,20 @@ def bench_log(
                 show.console.print(what)
 
         async with bench_server() as url:
-            result = await run_bench(url, events, say)
+            result = await run_bench(url, events, say, sag=sag)
         if as_json:
             show.print_json(result)
             return
         rows = [(name, f"{value:,.3f}") for name, value in result.items() if isinstance(value, int | float)]
         show.print_table(f"The log at {events:,} events", ("", ""), rows)
+        names = (
+            "events",
+            "append_concurrent_events_per_s",
+            "append_vs_copy_concurrent",
+            "append_vs_copy_bulk",
+        )
+        stages = [[f"{stage[name]:,.2f}" for name in names] for stage in result["growth"]]
+        show.print_table("As it grows", names, stages)
 
     run(main())
 

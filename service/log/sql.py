@@ -7,6 +7,11 @@ SELECT next_position, recorded_at, tree, codec, clock_timestamp() AS now FROM lo
 """
 """Takes the lock under which positions are given out; held until the transaction ends."""
 
+APPEND = f"""
+SELECT written, codec_in_use, now FROM event_log_append({", ".join(f"${n}" for n in range(1, 18))})
+"""  # noqa: S608 numbers
+"""See the function: all that is to be done for a batch, in one statement."""
+
 FIND_IDS = """
 SELECT event_id, position, stream, kind, codec, payload, salt IS NULL AS redacted
 FROM event_log WHERE event_id = ANY($1::uuid[]) AND position >= $2 AND position < $3
@@ -31,9 +36,6 @@ CODECS = "SELECT codec, dictionary FROM log_codec WHERE codec <> ALL($1::smallin
 COLUMNS = ("position", "recorded_at", "event_id", "codec", "stream", "kind", "salt", "commitment", "payload")
 
 CODEC_IN_USE = "SELECT codec FROM log_head"
-
-INSERT = f"INSERT INTO event_log ({', '.join(COLUMNS)}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"  # noqa: S608 constants
-"""One event. For a handful it needs fewer round trips than COPY."""
 
 HEAD = "SELECT next_position FROM log_head"
 

@@ -146,21 +146,23 @@ class EventLog:
         with database_errors():
             rows = await self.database.pool.fetch(statement, *arguments)
         try:
-            return [stored_event(row, self.codecs) for row in rows]
-        except DatabaseError:
-            if not self.codecs.missing(row["codec"] for row in rows):
-                raise
-        with database_errors():
-            await self.codecs.load(self.database.pool)
-        return [stored_event(row, self.codecs) for row in rows]
+            return stored_events(rows, self.codecs)
+        except KeyError:
+            with database_errors():
+                await self.codecs.load(self.database.pool)
+        try:
+            return stored_events(rows, self.codecs)
+        except KeyError as error:
+            raise DatabaseError(f"a payload is stored with codec {error}, which is not there") from None
 
 
-def stored_event(row: asyncpg.Record, codecs: Codecs) -> StoredEvent:
-    """An event from a row of `sql.COLUMNS`."""
-    position, recorded_at, event_id, codec, stream, kind, salt, commitment, payload = row
-    return StoredEvent(
-        position, recorded_at, event_id, stream, kind, salt, commitment, codecs.decode(codec, payload)
-    )
+def stored_events(rows: Sequence[asyncpg.Record], codecs: Codecs) -> list[StoredEvent]:
+    """The events of rows of `sql.COLUMNS`. Raises `KeyError` for a codec that has not been loaded."""
+    unpack = codecs.unpackers()
+    return [
+        StoredEvent(position, recorded_at, event_id, stream, kind, salt, commitment, unpack[codec](stored))
+        for position, recorded_at, event_id, codec, stream, kind, salt, commitment, stored in rows
+    ]
 
 
 @asynccontextmanager
