@@ -30,7 +30,6 @@ class Application:
     """Every part, open and ready; which background loops run is the caller's choice."""
 
     settings: Settings
-    agents: Sequence[Agent]
     accesses: Accesses
     database: Database
     log: EventLog
@@ -45,7 +44,7 @@ class Application:
     def services(self) -> Services:
         return Services(
             settings=self.settings,
-            agents=self.agents,
+            accesses=self.accesses,
             database=self.database,
             log=self.log,
             handler=self.handler,
@@ -69,6 +68,7 @@ async def open_application(
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         await upgrade(database.url)
+        await database.pool.expire_connections()  # they may be older than the service's role
         log = await stack.enter_async_context(
             open_log(database, max_payload_bytes=settings.max_payload_bytes)
         )
@@ -81,7 +81,6 @@ async def open_application(
         stack.push_async_callback(handler.stop)
         yield Application(
             settings=settings,
-            agents=agents,
             accesses=accesses,
             database=database,
             log=log,

@@ -198,10 +198,18 @@ class TransferKeyClaimed(Event, frozen=True):
     fingerprint: str
 
 
-class TransferRequested(Event, frozen=True):
+class TransferStep(Event, frozen=True):
+    """What every event of a transfer's life has in common; `step` is its name in trails."""
+
+    step: ClassVar[str]
+    transfer_id: UUID
+
+
+class TransferRequested(TransferStep, frozen=True):
     """Somebody wants a call transferred; the body is the request's, byte for byte."""
 
-    transfer_id: UUID
+    step = "requested"
+
     call_id: str
     agent: str
     caller: str
@@ -223,80 +231,89 @@ class TransferRequested(Event, frozen=True):
     """After this it is not sent any more, if it has not been by then."""
 
 
-class TransferDispatched(Event, frozen=True):
+class TransferDispatched(TransferStep, frozen=True):
     """The request is about to leave: unless it is certain that it did not, it is never sent again."""
 
-    transfer_id: UUID
+    step = "dispatched"
+
     attempt: int = 1
 
 
-class TransferNotSent(Event, frozen=True):
+class TransferNotSent(TransferStep, frozen=True):
     """Nothing of the request reached GWS, which is certain; it will be tried again."""
 
-    transfer_id: UUID
+    step = "not_sent"
+
     cause: str
 
 
-class TransferAccepted(Event, frozen=True):
+class TransferAccepted(TransferStep, frozen=True):
     """GWS answered statusCode 0: passed on, not yet done. The body is the answer."""
 
-    transfer_id: UUID
+    step = "accepted"
+
     http_status: int
     content_type: str
 
 
-class TransferRejected(Event, frozen=True):
+class TransferRejected(TransferStep, frozen=True):
     """GWS said no, and nothing happened; or nothing could be sent. The body is GWS's answer, if any."""
 
-    transfer_id: UUID
+    step = "rejected"
+
     http_status: int | None
     content_type: str = ""
     status_code: int | None = None
     message: str = ""
 
 
-class TransferInDoubt(Event, frozen=True):
+class TransferInDoubt(TransferStep, frozen=True):
     """The request may have reached GWS, and no answer settles it. The body is what came back, if anything."""
 
-    transfer_id: UUID
+    step = "in_doubt"
+
     cause: str
     http_status: int | None = None
     content_type: str = ""
     status_code: int | None = None
 
 
-class TransferConfirmed(Event, frozen=True):
+class TransferConfirmed(TransferStep, frozen=True):
     """The call did leave the agent. `evidence` are the positions that show it, `grade` how well."""
 
-    transfer_id: UUID
+    step = "confirmed"
+
     grade: str
     evidence: tuple[int, ...]
     settled_by: str = "evidence"
     why: str = ""
 
 
-class TransferFailed(Event, frozen=True):
+class TransferFailed(TransferStep, frozen=True):
     """The call was not transferred."""
 
-    transfer_id: UUID
+    step = "failed"
+
     grade: str
     evidence: tuple[int, ...]
     settled_by: str = "evidence"
     why: str = ""
 
 
-class TransferAbandoned(Event, frozen=True):
+class TransferAbandoned(TransferStep, frozen=True):
     """No evidence can be had; a person closed the matter."""
 
-    transfer_id: UUID
+    step = "abandoned"
+
     settled_by: str
     why: str
 
 
-class TransferContradicted(Event, frozen=True):
+class TransferContradicted(TransferStep, frozen=True):
     """What came later does not fit the outcome that had been concluded; both stay on record."""
 
-    transfer_id: UUID
+    step = "contradicted"
+
     grade: str
     evidence: tuple[int, ...]
     why: str
@@ -321,6 +338,89 @@ class ProjectionRebuilt(Event, frozen=True):
     name: str
     generation: int
     upto: int
+
+
+class LogVerified(Event, frozen=True):
+    """Somebody had the whole log verified: everything was computed anew from the rows, and compared."""
+
+    size: int
+    root: str
+    """The root of the tree over `size` events, in hex."""
+    seconds: float
+    checkpoints: int
+    """Signed checkpoints that were compared."""
+    redacted: tuple[int, ...] = ()
+    """Positions whose payload was erased, as the log itself records."""
+    differences: tuple[tuple[int, str, str], ...] = ()
+    """Position, kind and description of what is not as it was, at most 20; none: intact."""
+
+
+class AuditExported(Event, frozen=True):
+    """Somebody took transfers out of the record. `sha256` is of the file, of a bundle's manifest."""
+
+    by: str
+    format: str
+    asked: str
+    """The filter, in words."""
+    transfers: int
+    sha256: str
+
+
+class PayloadRedacted(Event, frozen=True):
+    """Fields of a call's events were blanked for good and their salts destroyed."""
+
+    call_id: str
+    fields: tuple[str, ...]
+    who: str
+    why: str
+    events: tuple[tuple[int, str], ...]
+    """Each position, with the SHA-256 (hex) of the payload that stands there since."""
+    approved_by: str | None = None
+
+
+class RedactionRefused(Event, frozen=True):
+    """Somebody wanted fields of a call blanked while a legal hold covered it; nothing was changed."""
+
+    call_id: str
+    fields: tuple[str, ...]
+    who: str
+    why: str
+    hold_id: UUID
+    case: str
+
+
+class LegalHoldPlaced(Event, frozen=True):
+    """From here on nothing may be redacted of the calls in scope. What is None does not narrow the scope."""
+
+    hold_id: UUID
+    case: str
+    who: str
+    why: str
+    call_id: str | None = None
+    agent: str | None = None
+    """Calls of which an event names this agent."""
+    since: datetime | None = None
+    """Calls of which an event was recorded at or after this."""
+    until: datetime | None = None
+
+
+class LegalHoldReleased(Event, frozen=True):
+    """A hold came to its end."""
+
+    hold_id: UUID
+    who: str
+    why: str
+    approved_by: str | None = None
+
+
+# From the log itself
+
+
+class ClockStepped(Event, frozen=True):
+    """The database's clock said an earlier time than the last event has, which is held until then."""
+
+    clock: datetime
+    held_at: datetime
 
 
 CATALOGUE: dict[str, type[Event]] = {
@@ -352,9 +452,19 @@ CATALOGUE: dict[str, type[Event]] = {
         TransferContradicted,
         CommandRefused,
         ProjectionRebuilt,
+        LogVerified,
+        AuditExported,
+        PayloadRedacted,
+        RedactionRefused,
+        LegalHoldPlaced,
+        LegalHoldReleased,
+        ClockStepped,
     )
 }
 """Every kind by its wire name."""
+
+TRANSFER_STEPS = tuple(kind for kind in CATALOGUE.values() if issubclass(kind, TransferStep))
+"""The kinds that a transfer's life is made of."""
 
 _UPCASTERS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """(kind, version) → the function that lifts that version's fields to the next version's."""
@@ -433,6 +543,12 @@ def session_stream(session: UUID) -> str:
 def key_stream(digest: str) -> str:
     """The stream that a claimed Idempotency-Key has for itself; `digest` hides caller and key."""
     return f"key-{digest}"
+
+
+VERIFICATION_STREAM = "verification"
+"""The stream of all `LogVerified`."""
+AUDIT_STREAM = "audit"
+"""The stream of what was taken out of the record."""
 
 
 def stream_of_notification(element: bytes, session: UUID) -> str:

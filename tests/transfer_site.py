@@ -140,9 +140,9 @@ class Site:
         """The kinds of all events about the call's transfers, in order."""
         return [event.kind for event in await self.log.read_stream(f"transfer-{call_id}")]
 
-    async def recorded(self, stream: str, fits: Callable[[Any], bool]) -> None:
+    async def recorded(self, stream: str, fits: Callable[[Any], bool], *, within_s: float = FACT_S) -> None:
         """Wait until an event that fits is in a stream."""
-        async with asyncio.timeout(FACT_S):
+        async with asyncio.timeout(within_s):
             while True:
                 head = self.log.watch.next_position - 1
                 if any(fits(event) for event in await self.log.read_stream(stream)):
@@ -205,7 +205,7 @@ async def open_site(
             stack.push_async_callback(recorder.stop)
         services = Services(
             settings=settings,
-            agents=agents,
+            accesses=accesses,
             database=database,
             log=log,
             handler=handler,

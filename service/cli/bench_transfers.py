@@ -3,7 +3,7 @@
 A simulated GWS runs in a process of its own, calltrail in another, on an embedded Postgres with everything
 durable; this process is the agents' application. The same load goes once straight to GWS and once through
 calltrail, interleaved, so that whatever slows the machine slows both. calltrail runs what a transfer needs
-(HTTP, handler, queue, settler); with `--whole` also the recording of all agents and the projections, as
+(HTTP, handler, queue, settler); `--with-everything` also the recording of all agents and the projections, as
 `calltrail serve` does in one process.
 """
 
@@ -43,7 +43,9 @@ def transfers(
     seconds: Annotated[float, typer.Option(min=1, help="How long each part takes.")] = 10.0,
     rate: Annotated[float, typer.Option(min=1, help="Transfers a second for the latency.")] = 50.0,
     at_once: Annotated[int, typer.Option(min=1, help="Callers at once for the throughput.")] = 32,
-    whole: Annotated[bool, typer.Option(help="With recording and projections in the process.")] = False,
+    with_everything: Annotated[
+        bool, typer.Option("--with-everything", help="With recording and projections in the process.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure added latency and sustained transfers a second, against a simulated GWS.
@@ -53,10 +55,10 @@ def transfers(
 
     async def main() -> None:
         with tempfile.TemporaryDirectory(prefix="calltrail-bench-") as folder:
-            async with bench(Path(folder), whole=whole) as measurement:
+            async with bench(Path(folder), whole=with_everything) as measurement:
                 result = await measurement.latency(seconds, rate)
                 result |= await measurement.throughput(seconds, at_once)
-        result["whole_service"] = whole
+        result["with_everything"] = with_everything
         if as_json:
             show.print_json(result)
         else:

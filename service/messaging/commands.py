@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from service.transfers import Outcome, TransferHandler, build_body, parse_comman
 
 DOOR = "message"
 COMMANDS = "transfers.commands"
+TITLE = "TransferCommands"
+REPLIES = "TransferReplies"
 
 
 class TransferMessage(BaseModel):
@@ -61,7 +64,7 @@ Answer = Callable[[TransferMessage], Awaitable[TransferReply]]
 def take_commands(broker: NatsBroker, subject: str, answer: Answer) -> None:
     """Subscribe to `subject`; each message is answered with what `answer` makes of it."""
 
-    @broker.subscriber(subject, queue="calltrail", title="TransferCommands")
+    @broker.subscriber(subject, queue="calltrail", title=TITLE)
     async def transfer(message: TransferMessage) -> TransferReply:
         """Transfer a call. The reply comes when GWS has answered, or when no answer can be had."""
         return await answer(message)
@@ -92,4 +95,23 @@ def asyncapi_document(subject: str = COMMANDS) -> str:
     broker = NatsBroker()
     take_commands(broker, subject, nobody)
     specification = AsyncAPI(broker, title="calltrail", version=__version__).to_specification()
-    return specification.to_json()
+    document = specification.to_jsonable()
+    add_reply(document)
+    return json.dumps(document)
+
+
+def add_reply(document: dict[str, Any]) -> None:
+    """Say what is replied, and where to: FastStream's own document leaves that out (AsyncAPI 3, "reply")."""
+    schema = TransferReply.model_json_schema(ref_template="#/components/schemas/{model}")
+    document["components"]["schemas"]["TransferReply"] = schema
+    message = {"title": "TransferReply", "payload": {"$ref": "#/components/schemas/TransferReply"}}
+    document["components"]["messages"]["TransferReply"] = message
+    document["channels"][REPLIES] = {
+        "address": None,
+        "description": "The reply subject that the command's message names.",
+        "messages": {"TransferReply": {"$ref": "#/components/messages/TransferReply"}},
+    }
+    document["operations"][TITLE]["reply"] = {
+        "channel": {"$ref": f"#/channels/{REPLIES}"},
+        "messages": [{"$ref": f"#/channels/{REPLIES}/messages/TransferReply"}],
+    }

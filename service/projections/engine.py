@@ -25,12 +25,14 @@ from service.projections import sql
 from service.projections.folding import Folder, SetAside
 from service.projections.memory import search_for_cycles_seldom
 from service.projections.projection import Projection, Recorded
+from service.projections.refold import refold_redacted
 from service.projections.tables import Connection, ProjectionTable, prepare
 
 logger = logging.getLogger(__name__)
 
 BATCH = 1_000  # events a transaction
 BEAT_S = 5.0
+BREATH_S = 0.05  # while less than a page waits, so that one transaction takes in what many writers bring
 LEADER_LOCK = 7_232_501_145  # of our own choosing
 ASK_AGAIN_S = 0.005
 
@@ -69,6 +71,8 @@ class Engine:
                 while True:
                     reached = await self._advance(connection)
                     loop.beat()
+                    if self._log.watch.next_position - reached <= BATCH:
+                        await asyncio.sleep(BREATH_S)
                     if not await self._log.watch.beyond(reached, timeout_s=BEAT_S):
                         await connection.execute(sql.BEAT, list(self.projections))
         finally:
@@ -135,6 +139,7 @@ class Engine:
                     aside = [SetAside(name, reached, describe_fault(refused))]
                 await set_aside(connection, generation, aside)
                 folder.set_aside.clear()
+                await refold_redacted(connection, self._log, folder, batch, reached)
                 await connection.execute(sql.MOVE, name, generation, reached)
                 self._folders[name] = (folder, reached)
 

@@ -37,6 +37,10 @@ ON CONFLICT (name, generation, position) DO UPDATE SET reason = excluded.reason
 FORGET = "DELETE FROM projection WHERE name = $1 AND generation = $2 AND NOT live"
 FORGET_SET_ASIDE = "DELETE FROM projection_set_aside WHERE name = $1 AND generation = $2"
 
+FORGET_ASIDE_AT = """
+DELETE FROM projection_set_aside WHERE name = $1 AND generation = $2 AND position = ANY($3::bigint[])
+"""
+
 GENERATIONS = "SELECT generation FROM projection WHERE name = $1 AND NOT live ORDER BY generation"
 
 STATUS = """
@@ -68,6 +72,8 @@ INSERT INTO projection_rebuild (id, share, shares, upto, what, generations) VALU
 """
 MOVE_SHARE = "UPDATE projection_rebuild SET position = $3 WHERE id = $1 AND share = $2"
 END_REBUILD = "DELETE FROM projection_rebuild WHERE id = $1"
+FORGET_REBUILDS = "DELETE FROM projection_rebuild WHERE generations ?| $1::text[]"
+"""Rebuilds that were cut off and can be taken up no more, for these projections' generations are deleted."""
 
 LIVE_GENERATION = "(SELECT generation FROM projection WHERE name = '{}' AND live)"
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from service.events import (
+    TRANSFER_STEPS,
     Event,
     TransferAbandoned,
     TransferAccepted,
@@ -20,6 +21,7 @@ from service.events import (
     TransferNotSent,
     TransferRejected,
     TransferRequested,
+    TransferStep,
 )
 from service.log import rfc3339
 from service.projections.projection import Key, Recorded, Row, Sweep, metadata, storable
@@ -52,19 +54,6 @@ table = sa.Table(
     sa.Column("last_position", sa.BigInteger, nullable=False),
 )
 
-OUTCOMES: dict[type[Event], str] = {
-    TransferRequested: "requested",
-    TransferDispatched: "dispatched",
-    TransferNotSent: "not_sent",
-    TransferAccepted: "accepted",
-    TransferRejected: "rejected",
-    TransferInDoubt: "in_doubt",
-    TransferConfirmed: "confirmed",
-    TransferFailed: "failed",
-    TransferAbandoned: "abandoned",
-    TransferContradicted: "contradicted",
-}
-
 
 class TransferAudit:
     """The fold behind `transfer_audit`. `reason_key` is the key of userData that holds the reason."""
@@ -73,7 +62,7 @@ class TransferAudit:
     table = table
     key = ("transfer_id",)
     versioned = False
-    kinds = frozenset(kind.kind() for kind in OUTCOMES)
+    kinds = frozenset(kind.kind() for kind in TRANSFER_STEPS)
     by_call = True
     sweeping = frozenset[str]()
     early_indexes = ("(transfer_id)",)
@@ -92,16 +81,15 @@ class TransferAudit:
         event = recorded.event
         if isinstance(event, TransferRequested):
             return row or self._requested(event, recorded)
-        if row is None or type(event) not in OUTCOMES:
+        if row is None or not isinstance(event, TransferStep):
             return row  # its beginning is not in the log: nothing can be said
         if recorded.position <= row["last_position"]:
             return row  # folded already
-        outcome = OUTCOMES[type(event)]
         return {
             **row,
             **details(row, event, recorded),
-            "outcome": outcome,
-            "steps": [*row["steps"], step(outcome, recorded)],
+            "outcome": event.step,
+            "steps": [*row["steps"], step(event, recorded)],
             "last_position": recorded.position,
         }
 
@@ -121,7 +109,7 @@ class TransferAudit:
             "location": storable(location) if isinstance(location, str) else None,
             "reason": None if reason is None else storable(str(reason)),
             "user_data": storable(user_data),
-            "outcome": OUTCOMES[TransferRequested],
+            "outcome": event.step,
             "grade": None,
             "status_code": None,
             "message": "; ".join(event.warnings) or None,
@@ -129,7 +117,7 @@ class TransferAudit:
             "dispatched_at": None,
             "answered_at": None,
             "settled_at": None,
-            "steps": [step(OUTCOMES[TransferRequested], recorded)],
+            "steps": [step(event, recorded)],
             "evidence": [],
             "first_position": recorded.position,
             "last_position": recorded.position,
@@ -165,5 +153,32 @@ def details(row: Row, event: Event, recorded: Recorded) -> dict[str, Any]:
             return {}
 
 
-def step(outcome: str, recorded: Recorded) -> dict[str, Any]:
-    return {"step": outcome, "position": recorded.position, "at": rfc3339(recorded.recorded_at)}
+def step(event: TransferStep, recorded: Recorded) -> dict[str, Any]:
+    """One step of the trail; `why` and `by` stay with it, whatever later steps say."""
+    told: dict[str, Any] = {
+        "step": event.step,
+        "position": recorded.position,
+        "at": rfc3339(recorded.recorded_at),
+    }
+    if why := why_of(event):
+        told["why"] = storable(why)
+    if isinstance(event, TransferConfirmed | TransferFailed | TransferAbandoned):
+        told["by"] = storable(event.settled_by)
+    return told
+
+
+def why_of(event: TransferStep) -> str:
+    """What an event says for itself: its warnings, its cause, what its conclusion rests on."""
+    match event:
+        case TransferRequested(warnings=warnings):
+            return "; ".join(warnings)
+        case TransferNotSent(cause=cause) | TransferInDoubt(cause=cause):
+            return cause
+        case TransferRejected(message=message):
+            return message
+        case TransferConfirmed() | TransferFailed() | TransferContradicted():
+            return f"{event.grade}: {event.why}" if event.why else event.grade
+        case TransferAbandoned(why=why):
+            return why
+        case _:
+            return ""

@@ -19,7 +19,7 @@ def notifications(
 
     `count`: how many events the session had brought before. They hold nothing that a redelivery would change.
     """
-    parts = [message.raw[at : at + PART_BYTES] for at in range(0, len(message.raw), PART_BYTES)]
+    parts = in_parts(message.raw)
     whole = len(parts) == 1
     stream = stream_of_notification(message.raw, session) if whole else session_stream(session)
     events = []
@@ -34,6 +34,11 @@ def notifications(
         )
         events.append(NewEvent(ids.event_id(number + at), stream, event.kind(), encode(event, part)))
     return events
+
+
+def in_parts(body: bytes) -> list[bytes]:
+    """Cut what is too large for one event."""
+    return [body[at : at + PART_BYTES] for at in range(0, len(body), PART_BYTES)]
 
 
 def printable(channel: str) -> str:

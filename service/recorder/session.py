@@ -19,12 +19,12 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import cast
-from uuid import UUID
 
 from service.cometd import (
     Client,
     Delivery,
     Evidence,
+    Failing,
     Item,
     Lost,
     MultipleClients,
@@ -37,7 +37,6 @@ from service.cometd import (
 )
 from service.errors import (
     BadInput,
-    CalltrailError,
     DatabaseError,
     DatabaseUnavailable,
     EventIdReused,
@@ -59,16 +58,16 @@ from service.events import (
 from service.log import EventLog, NewEvent, Producer, Statement
 from service.loops import Loop
 from service.recorder.access import Access, Pacing
+from service.recorder.appending import PatientLog
 from service.recorder.kept import Keeper, Kept, moment
-from service.recorder.notifications import PART_BYTES, notifications
+from service.recorder.notifications import PART_BYTES, in_parts, notifications
+from service.recorder.numbering import Numbering
 from service.recorder.ownership import Beat, Ownership
 
 logger = logging.getLogger(__name__)
 
 MOST_FACTS = 100
 """With so many facts waiting for the log nothing more is asked of the server."""
-MAX_INTERVAL_S = 10.0  # CometD's default, where the server's advice does not say
-SHARE_OF_INTERVAL = 0.4  # of the time a session lives without a poll, how much an append may take
 REST_S, LONGEST_REST_S = 60.0, 900.0  # before a session that the server has ended for good is tried anew
 
 
@@ -81,19 +80,6 @@ class Status(StrEnum):
     LOST = "lost"
     REFUSED = "refused"
     STOPPED = "stopped"
-
-
-class Numbering:
-    """The ids of one CometD session's events, and how many of them are durable."""
-
-    def __init__(self, client_id: str, events: Producer, delivered: int = 0) -> None:
-        self.client_id = client_id
-        self.events = events
-        self.delivered = delivered
-
-    @property
-    def session(self) -> UUID:
-        return self.events.key
 
 
 class AgentRecorder:
@@ -114,10 +100,11 @@ class AgentRecorder:
     ) -> None:
         self.user = access.agent.user
         self.status = Status.STARTING
-        self.reason = ""
+        self._cause = ""  # of the status
+        self._fault = ""  # why requests fail, if they do since the status changed
         self.loop = Loop(f"recorder {self.user}", self._run)
         self._access = access
-        self._log = log
+        self._log = PatientLog(log)
         self._keeper = keeper
         self._kept: Kept | None = kept
         self._ownership = ownership
@@ -125,9 +112,7 @@ class AgentRecorder:
         self._client: Client | None = None
         self._numbering = Numbering("", Producer.new())
         self._open = False  # in the log a session is open
-        self._patience = MAX_INTERVAL_S * SHARE_OF_INTERVAL
         self._unwritten: list[NewEvent] = []
-        self._pending: asyncio.Task[CalltrailError | None] | None = None
         self._refusal = ""
         self._rests = 0
         self._closing = asyncio.Event()
@@ -142,7 +127,7 @@ class AgentRecorder:
 
     def beat(self) -> Beat:
         """What to write down now and then. With facts waiting, how far the record reaches is not certain."""
-        certain = self._open and not self._unwritten and self._pending is None
+        certain = self._open and not self._unwritten and not self._log.busy
         state = self._client.resume_state if certain and self._client is not None else None
         alive = None if state is None or state.since is None else moment(state.since)
         return Beat(self.user, self._numbering.session, alive, self.current_status, self.reason)
@@ -151,6 +136,11 @@ class AgentRecorder:
     def current_status(self) -> Status:
         retrying = self._client is not None and self._client.state is State.RETRYING
         return Status.RETRYING if self.status is Status.OPEN and retrying else self.status
+
+    @property
+    def reason(self) -> str:
+        """Why the recording stands where it does, or is not going on."""
+        return self._cause if self.current_status is Status.OPEN else self._fault or self._cause
 
     # The loop
 
@@ -172,9 +162,9 @@ class AgentRecorder:
         """Go on with what an earlier process, or an earlier client of ours, has left; else begin."""
         kept, self._kept = self._kept, None
         if self._client is not None and (state := self._client.resume_state) is not None and self._open:
-            return self._access.connect(self._pacing, self._troubled, resume=state, acked=self._client.acked)
+            return self._access.connect(self._pacing, resume=state, acked=self._client.acked)
         if kept is None or kept.session is None:
-            return self._access.connect(self._pacing, self._troubled)
+            return self._access.connect(self._pacing)
         self._open = True
         producer = Producer(kept.session)
         secret = self._keeper.open(kept)
@@ -184,10 +174,10 @@ class AgentRecorder:
             resume = secret.resume_state(kept.alive_at, idle=kept.idle)
             await self._pacing.resumptions.turn()
             with suppress(BadInput):  # it was held over other channels
-                return self._access.connect(self._pacing, self._troubled, resume=resume, acked=kept.acked)
+                return self._access.connect(self._pacing, resume=resume, acked=kept.acked)
         self._numbering = Numbering("", producer, kept.delivered)
         await self._lose_kept(kept)
-        return self._access.connect(self._pacing, self._troubled)
+        return self._access.connect(self._pacing)
 
     async def _lose_kept(self, kept: Kept) -> None:
         assert kept.session is not None
@@ -258,16 +248,16 @@ class AgentRecorder:
         self._unwritten.append(NewEvent(Producer.new().key, stream, event.kind(), encode(event, body)))
 
     def _note_in_parts(self, event: Event, body: bytes) -> None:
-        parts = range(0, len(body), PART_BYTES)
+        parts = in_parts(body)
         said = event.reason if isinstance(event, UnreadableReceived) else event.kind()
-        for number, start in enumerate(parts, start=1):
+        for number, part in enumerate(parts, start=1):
             piece = UnreadableReceived(
                 session=self._numbering.session,
                 agent=self.user,
                 received_at=datetime.now(UTC),
                 reason=f"{said} (part {number} of {len(parts)})",
             )
-            self._note(piece, body[start : start + PART_BYTES])
+            self._note(piece, part)
 
     async def _write_facts(self) -> None:
         """Write what is still unwritten; if the log is away, it goes in with the next append."""
@@ -328,12 +318,19 @@ class AgentRecorder:
                 return [(unreadable, body)]
             case Stopped():
                 return self._stopped(item)
-            case MultipleClients():
-                self.reason = "another client shares this session's cookies and slows both down"
-                logger.warning(self.reason, extra={"agent": agent, "session": str(session)})
+            case Failing() | MultipleClients():
+                self._warned(item)
                 return []
             case Delivery():
                 return []
+
+    def _warned(self, item: Failing | MultipleClients) -> None:
+        if isinstance(item, Failing):
+            self._fault = item.cause
+            logger.warning("a request failed and is tried again", extra=self._extra(item.cause))
+        else:
+            self._cause = "another client shares this session's cookies and slows both down"
+            logger.warning("the session is crowded", extra=self._extra(self._cause))
 
     def _opened(self, max_interval: float | None) -> None:
         self._now(Status.OPEN)
@@ -341,7 +338,7 @@ class AgentRecorder:
         self._refusal = ""
         self._rests = 0
         if max_interval is not None:
-            self._patience = max(0.2, max_interval * SHARE_OF_INTERVAL)
+            self._log.session_lives(max_interval)
 
     def _refused(self, reason: str, at: datetime) -> list[tuple[Event, bytes | None]]:
         """Report a refusal once, however often it is repeated."""
@@ -367,14 +364,8 @@ class AgentRecorder:
             return [(closed, None)]
         return [] if self._closing.is_set() else self._refused(item.reason, now)
 
-    def _troubled(self, why: str) -> None:
-        """GWS cannot be asked to let us in: said once, and shown until it can."""
-        if self.reason != why:
-            self.reason = why
-            logger.warning("GWS cannot be reached", extra={"agent": self.user, "fault": why})
-
     def _now(self, status: Status, reason: str = "") -> None:
-        self.status, self.reason = status, reason
+        self.status, self._cause, self._fault = status, reason, ""
         extra = {
             "agent": self.user,
             "session": str(self._numbering.session),
@@ -428,40 +419,12 @@ class AgentRecorder:
             raise DatabaseUnavailable("another process may have taken over the agent")
         while True:
             try:
-                await self._append_in_time([*self._unwritten, *events], also)
+                await self._log.append([*self._unwritten, *events], also)
             except EventIdReused as error:
                 self._keep_first(events, error)
             else:
                 self._unwritten.clear()
                 return
-
-    async def _append_in_time(self, events: Sequence[NewEvent], also: Sequence[Statement]) -> None:
-        """Append, but do not wait so long that the server gives the session up.
-
-        An append that takes longer goes on behind our back. None other is begun before its end is known, so
-        no more than one response is ever held; if it succeeds after all, the log knows the events when they
-        come again.
-        """
-        if self._pending is not None:
-            await self._end_of(self._pending)
-        self._pending = asyncio.create_task(self._outcome(events, also))
-        error = await self._end_of(self._pending)
-        if error is not None:
-            raise error
-
-    async def _outcome(self, events: Sequence[NewEvent], also: Sequence[Statement]) -> CalltrailError | None:
-        try:
-            await self._log.append(events, also=also)
-        except CalltrailError as error:
-            return error
-        return None
-
-    async def _end_of(self, pending: asyncio.Task[CalltrailError | None]) -> CalltrailError | None:
-        await asyncio.wait((pending,), timeout=self._patience)
-        if not pending.done():
-            raise DatabaseUnavailable("the log is slow")
-        self._pending = None
-        return pending.result()
 
     def _keep_first(self, events: list[NewEvent], error: EventIdReused) -> None:
         """Keep the bytes that came first; the other ones are evidence, and an alarm."""
@@ -478,7 +441,7 @@ class AgentRecorder:
         )
         self._note(alarm, other.payload)
 
-    def _extra(self, error: Exception, attempt: int = 1) -> dict[str, object]:
+    def _extra(self, error: Exception | str, attempt: int = 1) -> dict[str, object]:
         session = str(self._numbering.session)
         return {"agent": self.user, "session": session, "attempt": attempt, "fault": str(error)}
 

@@ -31,7 +31,7 @@ from service.gws import dialect
 from service.log import EventLog, NewEvent, Producer
 from service.loops import Loop
 from service.postgres import Database
-from service.recorder.notifications import PART_BYTES, notifications
+from service.recorder.notifications import in_parts, notifications
 from service.recorder.recorder import Heap
 from service.tap.gate import Gate, Policy
 from service.tap.sessions import Session, Sessions
@@ -100,15 +100,15 @@ class Recording:
         session = None if named is None else self.sessions.known(named)
         key = Producer.new().key if session is None else session.key
         new = []
-        parts = range(0, len(body), PART_BYTES)
-        for number, start in enumerate(parts, start=1):
+        parts = in_parts(body)
+        for number, part in enumerate(parts, start=1):
             event = UnreadableReceived(
                 session=key,
                 agent=visitor.agent,
                 received_at=datetime.now(UTC),
                 reason=reason if len(parts) == 1 else f"{reason} (part {number} of {len(parts)})",
             )
-            new.append(told(event, body[start : start + PART_BYTES]))
+            new.append(told(event, part))
         if not await self.gate.record(new, session):
             if session is not None:
                 session.doubted(session.alive_at, "an answer that cannot be read was passed on unrecorded")

@@ -1,8 +1,8 @@
 """The SingleStepTransfer command: at most one attempt that could be executed, settled by evidence.
 
 `command` reads and checks, `decider` decides (pure), `journal` makes decisions durable, `handler` takes
-commands, `dispatcher` sends them and works off the queue, `evidence` judges (pure), `settler` looks for
-evidence in the background, `work` is the table of what is still open.
+commands, `dispatcher` sends them and works off the queue under `claims`, `evidence` judges (pure), `settler`
+looks for evidence in the background, `work` is the table of what is still open.
 """
 
 from service.transfers.command import TransferCommand, build_body, parse_command

@@ -26,6 +26,7 @@ from service.events import (
     TransferNotSent,
     TransferRejected,
     TransferRequested,
+    TransferStep,
 )
 from service.gws import Answer, Verdict
 
@@ -44,7 +45,7 @@ class State(StrEnum):
     CONTRADICTED = "contradicted"
 
 
-ARROWS: Mapping[State | None, Mapping[type[Event], State]] = {
+ARROWS: Mapping[State | None, Mapping[type[TransferStep], State]] = {
     None: {TransferRequested: State.REQUESTED},
     State.REQUESTED: {
         TransferDispatched: State.DISPATCHED,
@@ -81,6 +82,7 @@ FINAL = frozenset({State.REJECTED, State.CONFIRMED, State.FAILED, State.ABANDONE
 UNANSWERED = frozenset({State.REQUESTED, State.DISPATCHED})
 SETTLEABLE = frozenset({State.ACCEPTED, State.IN_DOUBT})
 CONCLUDED = frozenset({State.CONFIRMED, State.FAILED})
+CONCLUSIONS = TransferConfirmed | TransferFailed | TransferContradicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,17 @@ class Transfer:
     dispatched_position: int | None = None
     answer: Answer | None = None
     answered_as: State | None = None
-    outcome: Event | None = None
+    outcome: TransferStep | None = None
 
     @property
     def id(self) -> UUID:
         return self.request.transfer_id
+
+    @property
+    def evidence(self) -> tuple[int, ...]:
+        """The positions that its conclusion rests on."""
+        outcome = self.outcome
+        return outcome.evidence if isinstance(outcome, CONCLUSIONS) else ()
 
     @property
     def is_open(self) -> bool:
@@ -129,6 +137,11 @@ class CallTransfers:
             if transfer.is_live and not transfer.request.keyed:
                 return transfer
         return None
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a transfer of the call is still to be sent."""
+        return any(transfer.state is State.REQUESTED for transfer in self.transfers.values())
 
     def is_free(self, *, but: UUID | None = None) -> bool:
         """Whether no transfer, other than `but`, waits for GWS's answer or for its turn before it."""
@@ -225,7 +238,7 @@ FollowUp = Dispatch | TakeAnswer | GiveUp | NothingSent | Settle | Abandon | Con
 Command = Request | FollowUp
 
 
-def decide(state: CallTransfers, command: Command) -> Sequence[Event]:
+def decide(state: CallTransfers, command: Command) -> Sequence[TransferStep]:
     """What happens on `command`; nothing if it has been overtaken by what happened already.
 
     Raises:
@@ -259,7 +272,7 @@ def check_open(transfer: Transfer, command: Settle | Abandon) -> None:
         raise TransferSettled(transfer.id, transfer.state)
 
 
-def _follow_up(state: CallTransfers, transfer: Transfer, command: FollowUp) -> Event | None:
+def _follow_up(state: CallTransfers, transfer: Transfer, command: FollowUp) -> TransferStep | None:
     match command:
         case Dispatch(now=now):
             return _dispatch(state, transfer, now)
@@ -288,7 +301,7 @@ def _follow_up(state: CallTransfers, transfer: Transfer, command: FollowUp) -> E
             )
 
 
-def _dispatch(state: CallTransfers, transfer: Transfer, now: datetime) -> Event | None:
+def _dispatch(state: CallTransfers, transfer: Transfer, now: datetime) -> TransferStep | None:
     if transfer.state is not State.REQUESTED or not state.is_free(but=transfer.id):
         return None
     if transfer.request.expires_at is not None and now > transfer.request.expires_at:
@@ -297,7 +310,7 @@ def _dispatch(state: CallTransfers, transfer: Transfer, now: datetime) -> Event 
     return TransferDispatched(transfer_id=transfer.id, attempt=transfer.attempts + 1)
 
 
-def _judge(transfer_id: UUID, answer: Answer) -> Event:
+def _judge(transfer_id: UUID, answer: Answer) -> TransferStep:
     match answer.verdict:
         case Verdict.ACCEPTED:
             return TransferAccepted(
@@ -326,16 +339,15 @@ def evolve(state: CallTransfers, position: int, event: Event, body: bytes) -> Ca
     transfers = dict(state.transfers)
     if isinstance(event, TransferRequested):
         transfers.setdefault(event.transfer_id, Transfer(event, body))
-    else:
-        transfer = transfers.get(getattr(event, "transfer_id", UUID(int=0)))
-        following = ARROWS.get(transfer.state, {}).get(type(event)) if transfer else None
-        if transfer is not None and following is not None:
+    elif isinstance(event, TransferStep) and (transfer := transfers.get(event.transfer_id)) is not None:
+        following = ARROWS.get(transfer.state, {}).get(type(event))
+        if following is not None:
             moved = replace(transfer, state=following, steps=transfer.steps + 1)
             transfers[transfer.id] = _with(moved, position, event, body)
     return CallTransfers(state.call_id, transfers, position)
 
 
-def _with(transfer: Transfer, position: int, event: Event, body: bytes) -> Transfer:
+def _with(transfer: Transfer, position: int, event: TransferStep, body: bytes) -> Transfer:
     """`transfer` with what `event` brings besides the state."""
     if isinstance(event, TransferDispatched):
         return replace(transfer, attempts=event.attempt, dispatched_position=position)

@@ -7,16 +7,27 @@ news whenever it arrives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from service.events import CallSnapshotTaken, Event, NotificationReceived
+from service.events import (
+    CallSnapshotTaken,
+    Event,
+    NotificationReceived,
+    TransferConfirmed,
+    TransferContradicted,
+    TransferFailed,
+    TransferNotSent,
+    TransferRejected,
+    decode,
+)
 from service.gws import Answer, Notification, dialect
 from service.gws.answers import OK, RESOURCE_NOT_FOUND, parse_object
 from service.gws.messages import Call
+from service.log import StoredEvent
 from service.transfers.decider import CallTransfers, Finding, State, Transfer
 
 
@@ -39,6 +50,11 @@ class Seen:
     position: int
     event: Event
     body: bytes
+
+    @classmethod
+    def of(cls, stored: StoredEvent) -> Seen | None:
+        decoded = decode(stored.kind, stored.payload)
+        return None if decoded is None else cls(stored.position, *decoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +81,72 @@ class Sight:
 
 
 def judge(
-    transfer: Transfer, stream: Sequence[Seen], *, errors: Sequence[Seen] = (), window_over: bool
+    state: CallTransfers,
+    transfer: Transfer,
+    stream: Sequence[Seen],
+    *,
+    errors: Sequence[Seen] = (),
+    window_over: bool,
 ) -> Finding | None:
     """What `stream`, the call's events after the dispatch, shows of `transfer`; None if it shows nothing yet.
 
     `errors` are notifications of failed operations that name no call and can only be about this transfer;
     they count once a snapshot shows that the call is still there. Only when the settle window is over do the
     weak signs count: GWS still has the call, no longer has it, or an unanswered request's leg is released.
+
+    What another transfer of the call may have brought about shows nothing of this one.
     """
-    sights = [
-        sight
-        for seen in stream
-        if (sight := Sight.of(seen)) is not None and not is_older(sight.at, transfer.request.seen_at)
-    ]
-    for sight in sights:
-        finding = _shown(transfer, sight)
-        if finding is not None:
+    others = [other for other in state.transfers.values() if other.id != transfer.id]
+    for finding in _findings(transfer, stream, errors, window_over=window_over):
+        if not any(_explains(other, finding, transfer) for other in others):
             return finding
+    return None
+
+
+def _explains(other: Transfer, finding: Finding, transfer: Transfer) -> bool:
+    """Whether what was found of `transfer` could as well be the doing of `other`."""
+    never_sent = other.dispatched_position is None
+    if never_sent or isinstance(other.outcome, TransferRejected | TransferNotSent):
+        return False
+    if finding.grade == Grade.ERROR_NOTIFIED:
+        return True
+    if not finding.happened or not _may_stand(other, before=transfer.dispatched_position or 0):
+        return False
+    names_destination = finding.grade == Grade.DESTINATION_SEEN
+    return not names_destination or other.request.destination == transfer.request.destination
+
+
+def _may_stand(other: Transfer, *, before: int) -> bool:
+    """Whether `other` may have been executed, and the call had not come back before a position."""
+    match other.outcome:
+        case TransferFailed(settled_by="evidence"):
+            return False
+        case TransferConfirmed(grade=Grade.CALL_RETURNED) | TransferContradicted(grade=Grade.CALL_RETURNED):
+            return max(other.evidence) > before
+        case _:
+            return True
+
+
+def _findings(
+    transfer: Transfer, stream: Sequence[Seen], errors: Sequence[Seen], *, window_over: bool
+) -> Iterator[Finding]:
+    """What may be concluded of `transfer`, looked at alone, the most telling first."""
+    sights = [sight for seen in stream if (sight := Sight.of(seen)) is not None and _is_news(sight, transfer)]
+    for sight in sights:
+        if (shown := _shown(transfer, sight)) is not None:
+            yield shown
     released = _own_release(transfer, sights)
     if released is not None and (window_over or transfer.state is State.ACCEPTED):
-        return released
-    return _snapshot(transfer, stream, sights, errors, window_over=window_over)
+        yield released
+    asked = _snapshot(transfer, stream, sights, errors, window_over=window_over)
+    if asked is not None:
+        yield asked
 
 
 def contradict(state: CallTransfers, transfer: Transfer, stream: Sequence[Seen]) -> Finding | None:
     """What in `stream`, the call's events after the conclusion's evidence, does not fit the conclusion."""
     since = _told_at(transfer, stream)
-    rested_on = max(getattr(transfer.outcome, "evidence", ()), default=-1)
+    rested_on = max(transfer.evidence, default=-1)
     for seen in stream:
         sight = Sight.of(seen) if seen.position > rested_on else None
         if sight is None or sight.error is not None or is_older(sight.at, since):
@@ -101,11 +156,18 @@ def contradict(state: CallTransfers, transfer: Transfer, stream: Sequence[Seen])
                 why = f"{sight.number} has the call"
                 return Finding(True, Grade.DESTINATION_SEEN, (sight.position,), why=why)
         elif transfer.state is State.CONFIRMED and _is_own(transfer, sight):
-            fresh = sight.at is not None and since is not None and sight.at > since
-            if sight.call.state == dialect.RINGING or (fresh and sight.call.state in dialect.TALKING):
+            newer = sight.at is not None and since is not None and sight.at > since
+            rings = sight.call.state == dialect.RINGING
+            if (newer and (rings or sight.call.state in dialect.TALKING)) or (rings and sight.at is None):
                 why = f"the call is {sight.call.state} at the agent"
                 return Finding(False, Grade.CALL_RETURNED, (sight.position,), why=why)
     return None
+
+
+def _is_news(sight: Sight, transfer: Transfer) -> bool:
+    """Whether it tells of a moment after that in which the leg was last seen before the command, if known."""
+    at, seen_at = sight.at, transfer.request.seen_at
+    return at is None or seen_at is None or at > seen_at
 
 
 def is_older(at: datetime | None, than: datetime | None) -> bool:
@@ -195,6 +257,11 @@ def _snapshot(
     return None
 
 
+def is_error(seen: Seen) -> bool:
+    notification = Notification.parse(seen.body)
+    return notification is not None and notification.is_error
+
+
 def error_text(seen: Seen) -> str:
     notification = Notification.parse(seen.body)
     return notification.error_text if notification is not None else ""
@@ -214,10 +281,19 @@ def _carries(call: Call, transfer: Transfer) -> bool:
 
 
 def _told_at(transfer: Transfer, stream: Sequence[Seen]) -> datetime | None:
-    """When, by GWS's clock, the evidence of the conclusion was told."""
-    evidence = getattr(transfer.outcome, "evidence", ())
-    sights = (Sight.of(seen) for seen in stream if seen.position in evidence)
-    return max((sight.at for sight in sights if sight is not None and sight.at is not None), default=None)
+    """The moment, by GWS's clock, up to which what was told agrees with the conclusion.
+
+    It is that of the evidence, of the release that a confirmed transfer brings, or of the last look at the
+    leg before the command; what comes late may be of any moment before. None: no moment is known.
+    """
+    known = [transfer.request.seen_at]
+    confirmed = transfer.state is State.CONFIRMED
+    for seen in stream:
+        sight = Sight.of(seen)
+        if sight is not None:
+            over = confirmed and _is_own(transfer, sight) and sight.call.state in dialect.OVER
+            known.append(sight.at if over or seen.position in transfer.evidence else None)
+    return max((at for at in known if at is not None), default=None)
 
 
 def _repeated(state: CallTransfers, transfer: Transfer, before: int) -> bool:

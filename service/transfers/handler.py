@@ -17,15 +17,13 @@ from uuid import UUID
 from service.errors import AppendConflict, BadCommand, CallBusy, KeyBusy, KeyReused, NotAuthenticated
 from service.events import (
     CommandRefused,
-    NotificationReceived,
     TransferKeyClaimed,
     TransferRequested,
     call_stream,
-    decode,
     encode,
     key_stream,
 )
-from service.gws import Notification, dialect
+from service.gws import dialect
 from service.log import Condition, EventLog, NewEvent, Producer
 from service.postgres import Database
 from service.transfers.command import TransferCommand
@@ -40,9 +38,11 @@ from service.transfers.decider import (
     check_open,
 )
 from service.transfers.dispatcher import Client, Dispatcher
+from service.transfers.evidence import Seen, Sight
 from service.transfers.journal import KEY_COUNT, Extra, Journal
 from service.transfers.work import Timing
 
+BREATH_S = 0.01  # between two looks of one who waits for another's answer
 LOOK_BACK = 20  # events of the call in which the agent's leg is looked for
 
 
@@ -95,21 +95,22 @@ class TransferHandler:
     async def _transfer(
         self, command: TransferCommand, producer: Producer, wait_s: float | None, *, may_queue: bool
     ) -> Outcome:
-        state = await self.journal.load(command.call_id)
-        while (earlier := await self._earlier(command, state)) is None:
+        state = CallTransfers(command.call_id)  # nothing has been before; where something has, it conflicts
+        while True:
             if not may_queue:
                 check_free(state)
             claimed_at = asyncio.get_running_loop().time()
             try:
                 state = await self._claim(state, command, producer, at_once=wait_s is None)
             except AppendConflict:
-                state = await self.journal.load(command.call_id)  # somebody was faster: look again
+                state = await self.journal.load(command.call_id)
+                if (earlier := await self._earlier(command, state)) is not None:
+                    return await self._await_answer(*earlier, replayed=True, wait_s=wait_s)
                 continue
             if state.transfers[producer.key].state is State.DISPATCHED:
                 sending = self.dispatcher.start(state, producer.key, claimed_at)
                 state = await asyncio.shield(sending)  # a caller that goes does not stop what is dispatched
             return await self._await_answer(state, producer.key, replayed=False, wait_s=wait_s)
-        return await self._await_answer(*earlier, replayed=True, wait_s=wait_s)
 
     async def refuse(
         self, command_body: bytes, call_id: str, caller: str, door: str, error: BadCommand
@@ -171,27 +172,7 @@ class TransferHandler:
 
     async def _request(self, command: TransferCommand, producer: Producer) -> TransferRequested:
         """The request with what the record knew of the leg when it came."""
-        conn_id = seen_state = seen_position = seen_at = None
-        warnings: list[str] = []
-        for stored in await self.journal.log.last_of(call_stream(command.call_id), limit=LOOK_BACK):
-            event, body = decode(stored.kind, stored.payload) or (None, b"")
-            notification = Notification.parse(body) if isinstance(event, NotificationReceived) else None
-            call = notification.call if notification else None
-            if (
-                isinstance(event, NotificationReceived)
-                and event.agent == command.agent
-                and notification
-                and call
-            ):
-                conn_id, seen_state, seen_position = call.conn_id, call.state, stored.position
-                seen_at = notification.occurred_at
-                if dialect.SINGLE_STEP_TRANSFER not in call.capabilities:
-                    warnings.append("the leg's capabilities do not include SingleStepTransfer")
-                if notification.phone_number == command.destination:
-                    warnings.append("the destination is the agent's own number")
-                break
-        else:
-            warnings.append("nothing is recorded of this agent's leg of the call")
+        leg = await self._leg(command)
         return TransferRequested(
             transfer_id=producer.key,
             call_id=command.call_id,
@@ -200,14 +181,23 @@ class TransferHandler:
             door=command.door,
             destination=command.destination,
             fingerprint=command.fingerprint,
-            conn_id=conn_id,
+            conn_id=leg.call.conn_id if leg else None,
             keyed=command.key is not None,
-            seen_state=seen_state,
-            seen_position=seen_position,
-            seen_at=seen_at,
-            warnings=tuple(warnings),
+            seen_state=leg.call.state if leg else None,
+            seen_position=leg.position if leg else None,
+            seen_at=leg.at if leg else None,
+            warnings=warnings(command, leg),
             expires_at=datetime.now(UTC) + timedelta(seconds=self.journal.timing.patience_s),
         )
+
+    async def _leg(self, command: TransferCommand) -> Sight | None:
+        """The agent's leg of the call as it was told last."""
+        for stored in await self.journal.log.last_of(call_stream(command.call_id), limit=LOOK_BACK):
+            seen = Seen.of(stored)
+            sight = Sight.of(seen) if seen is not None else None
+            if sight is not None and sight.agent == command.agent:
+                return sight
+        return None
 
     async def _await_answer(
         self, state: CallTransfers, transfer_id: UUID, *, replayed: bool, wait_s: float | None
@@ -221,10 +211,23 @@ class TransferHandler:
                     state = await self.journal.load(state.call_id)
                     if state.transfers[transfer_id].state in UNANSWERED:
                         await self.journal.log.watch.beyond(seen)
+                        await asyncio.sleep(BREATH_S)
         except TimeoutError:
             if replayed and wait_s is None:
                 raise KeyBusy(transfer_id) from None
         return Outcome(state.transfers[transfer_id], replayed)
+
+
+def warnings(command: TransferCommand, leg: Sight | None) -> tuple[str, ...]:
+    """What speaks against a command as far as is recorded; GWS decides nevertheless."""
+    if leg is None:
+        return ("nothing is recorded of this agent's leg of the call",)
+    found = []
+    if dialect.SINGLE_STEP_TRANSFER not in leg.call.capabilities:
+        found.append("the leg's capabilities do not include SingleStepTransfer")
+    if leg.number == command.destination:
+        found.append("the destination is the agent's own number")
+    return tuple(found)
 
 
 def check_free(state: CallTransfers) -> None:

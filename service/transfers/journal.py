@@ -111,9 +111,9 @@ class Journal:
         for event in events:
             body = bodies.get(type(event))
             after = evolve(after, after.version, event, body or b"")
-            transfer = after.transfers[event.transfer_id]  # type: ignore[attr-defined]
+            transfer = after.transfers[event.transfer_id]
             new.append(self._new(event, state.call_id, transfer, body))
-        also = [work.followed(events, transfer, self.owner, self.timing)]
+        also = [work.followed(events, after, transfer, self.owner, self.timing)]
         new += [extra.event for extra in extras]
         conditions = [Condition(transfer_stream(state.call_id), state.version)]
         conditions += [extra.condition for extra in extras]

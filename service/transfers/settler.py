@@ -15,8 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from service.errors import AppendConflict, GwsError
-from service.events import CallSnapshotTaken, NotificationReceived, call_stream, decode, encode
-from service.gws import Notification
+from service.events import CallSnapshotTaken, NotificationReceived, call_stream, encode
 from service.log import NewEvent, Producer
 from service.loops import Loop
 from service.postgres import database_errors
@@ -31,16 +30,20 @@ from service.transfers.decider import (
     State,
     Transfer,
 )
-from service.transfers.evidence import Seen, contradict, judge
+from service.transfers.evidence import Seen, contradict, is_error, judge
 from service.transfers.handler import TransferHandler
 
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 5.0
+BREATH_S = 0.05  # between two rounds, so that one takes in what many transfers bring
 ASK_AGAIN_S = 5.0  # when GWS could not be asked
 NOTHING_NEW_S = 3_600.0  # when its answer settled nothing: a person may, or a later notification
-SIDE_BY_SIDE = 6  # transfers looked at together
+SIDE_BY_SIDE = 3  # transfers looked at together
 STALLED = "its dispatcher ended or stalled before it recorded an answer"
+NOT_ASKED = (
+    "the settle window is over, nothing recorded shows whether it happened, and GWS could not be asked"
+)
 NO_EVIDENCE = "the settle window is over, and what is recorded does not show whether it happened"
 
 
@@ -57,19 +60,24 @@ class Settler:
     async def _run(self, loop: Loop) -> None:
         with database_errors():
             first = await self._pool.fetchval(work.FIRST_POSITION)
-        seen_upto = (await self._journal.log.next_position() if first is None else first) - 1
+        seen = (await self._journal.log.next_position() if first is None else first) - 1
         while True:
-            upto = await self._journal.log.next_position() - 1
-            await self._note_errors(seen_upto, upto)
-            with database_errors():
-                rows = await self._pool.fetch(work.TO_SETTLE, seen_upto, upto)
-            await self._settle_rows(rows)
-            seen_upto = upto
+            seen = await self.look(seen)
             loop.beat()
+            await asyncio.sleep(BREATH_S)
             with database_errors():
                 due_in_s = await self._pool.fetchval(work.NEXT_DUE)
             wait_s = LONGEST_WAIT_S if due_in_s is None else min(LONGEST_WAIT_S, max(0.001, due_in_s))
-            await self._journal.log.watch.beyond(seen_upto, timeout_s=wait_s)
+            await self._journal.log.watch.beyond(seen, timeout_s=wait_s)
+
+    async def look(self, after: int) -> int:
+        """One round: look at what is due, and at what the events after a position tell of; up to where."""
+        upto = await self._journal.log.next_position() - 1
+        await self._note_errors(after, upto)
+        with database_errors():
+            rows = await self._pool.fetch(work.TO_SETTLE, after, upto)
+        await self._settle_rows(rows)
+        return upto
 
     async def settle_all(self) -> int:
         """Bring every open transfer as far as evidence goes now, due or not; how many are still open."""
@@ -97,25 +105,24 @@ class Settler:
         """Look for evidence; when it is time, or an error was told, ask GWS."""
         stream = await self._seen(state.call_id, transfer.dispatched_position or 0)
         errors = self._errors.get(transfer.id, [])
-        finding = judge(transfer, stream, errors=errors, window_over=due)
+        finding = judge(state, transfer, stream, errors=errors, window_over=due)
+        answer = None
         if finding is None and (due or errors):
+            answer = await self._ask(transfer)
+            if answer is not None:
+                finding = judge(state, transfer, [*stream, answer], errors=errors, window_over=due)
+        if finding is not None or answer is not None:
             self._errors.pop(transfer.id, None)
-            if (answer := await self._ask(transfer)) is None:
-                await self._execute(work.POSTPONE, transfer.id, ASK_AGAIN_S)
-                return
-            finding = judge(transfer, [*stream, answer], errors=errors, window_over=due)
         if finding is not None:
-            self._errors.pop(transfer.id, None)
             await self._journal.apply(state, Settle(transfer.id, finding))
         elif due and transfer.state is State.ACCEPTED:
-            await self._journal.apply(state, GiveUp(transfer.id, NO_EVIDENCE))
+            await self._journal.apply(state, GiveUp(transfer.id, NO_EVIDENCE if answer else NOT_ASKED))
         elif due:
-            await self._execute(work.POSTPONE, transfer.id, NOTHING_NEW_S)
+            await self._execute(work.POSTPONE, transfer.id, NOTHING_NEW_S if answer else ASK_AGAIN_S)
 
     async def _watch(self, state: CallTransfers, transfer: Transfer, *, due: bool) -> None:
         """Look whether what came after the conclusion fits it; after the watch time, no more."""
-        evidence = getattr(transfer.outcome, "evidence", ())
-        stream = await self._seen(state.call_id, min(evidence, default=0) - 1)
+        stream = await self._seen(state.call_id, min(transfer.evidence, default=0) - 1)
         finding = contradict(state, transfer, stream)
         if finding is not None:
             await self._journal.apply(state, Contradict(transfer.id, finding))
@@ -143,28 +150,19 @@ class Settler:
         if not rows:
             return
         for stored in await self._journal.log.at([row["position"] for row in rows]):
-            event, body = decode(stored.kind, stored.payload) or (None, b"")
-            notification = Notification.parse(body)
-            if (
-                not isinstance(event, NotificationReceived)
-                or notification is None
-                or not notification.is_error
-            ):
+            seen = Seen.of(stored)
+            if seen is None or not isinstance(seen.event, NotificationReceived) or not is_error(seen):
                 continue
             with database_errors():
-                sent = await self._pool.fetch(work.SENT_BY, event.agent, stored.position)
+                sent = await self._pool.fetch(work.SENT_BY, seen.event.agent, seen.position)
             if len(sent) == 1:
                 [row] = sent
-                self._errors.setdefault(row["transfer_id"], []).append(Seen(stored.position, event, body))
+                self._errors.setdefault(row["transfer_id"], []).append(seen)
                 await self._settle_rows([{**row, "due": False}])
 
     async def _seen(self, call_id: str, after: int) -> list[Seen]:
-        seen: list[Seen] = []
-        for stored in await self._journal.log.read_stream(call_stream(call_id), after=after):
-            decoded = decode(stored.kind, stored.payload)
-            if decoded is not None:
-                seen.append(Seen(stored.position, *decoded))
-        return seen
+        events = await self._journal.log.read_stream(call_stream(call_id), after=after)
+        return [seen for stored in events if (seen := Seen.of(stored)) is not None]
 
     async def _ask(self, transfer: Transfer) -> Seen | None:
         """Ask GWS for the call and record what it says: evidence has a position. None: it does not answer."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from service.events import (
-    Event,
     TransferAccepted,
     TransferConfirmed,
     TransferDispatched,
@@ -20,9 +19,10 @@ from service.events import (
     TransferInDoubt,
     TransferNotSent,
     TransferRequested,
+    TransferStep,
 )
 from service.log import Statement
-from service.transfers.decider import Transfer
+from service.transfers.decider import CallTransfers, Transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,15 @@ WHERE transfer_id = $1
 """
 
 CLOSE = "DELETE FROM transfer_work WHERE transfer_id = $1"
+
+QUEUE = "transfer_queue"
+"""The channel on which the queue hears that something may be to be sent."""
+
+
+def telling(statement: str) -> str:
+    """`statement`, and its commit tells the queue."""
+    return f"WITH moved AS ({statement}) SELECT pg_notify('{QUEUE}', '')"
+
 
 POSTPONE = "UPDATE transfer_work SET due_at = now() + make_interval(secs => $2) WHERE transfer_id = $1"
 
@@ -136,8 +145,20 @@ SELECT extract(epoch FROM min(due_at) - now())::float8 FROM transfer_work WHERE 
 STREAM_OF = "SELECT stream FROM event_log WHERE event_id = $1 AND kind = 'TransferRequested'"
 
 
-def followed(events: Sequence[Event], transfer: Transfer, owner: UUID, timing: Timing) -> Statement:
-    """The statement that goes with `events`, which led to `transfer`; `owner` is this process."""
+def followed(
+    events: Sequence[TransferStep], state: CallTransfers, transfer: Transfer, owner: UUID, timing: Timing
+) -> Statement:
+    """The statement that goes with `events`, which led to `transfer` in `state`; `owner` is this process.
+
+    The queue is told while the call has a transfer that waits: it may be its turn, or its due time is new.
+    """
+    statement, arguments = _change(events, transfer, owner, timing)
+    return Statement(telling(statement) if state.has_waiting else statement, arguments)
+
+
+def _change(
+    events: Sequence[TransferStep], transfer: Transfer, owner: UUID, timing: Timing
+) -> tuple[str, tuple[object, ...]]:
     match events[-1]:
         case TransferRequested():
             held_by, due_in_s = None, 0.0
@@ -150,8 +171,8 @@ def followed(events: Sequence[Event], transfer: Transfer, owner: UUID, timing: T
         case TransferConfirmed() | TransferFailed() as concluded if concluded.settled_by == "evidence":
             held_by, due_in_s = None, timing.watch_s
         case _:
-            return Statement(CLOSE, (transfer.id,))
+            return CLOSE, (transfer.id,)
     where = (transfer.id, transfer.state, held_by, due_in_s)
     if isinstance(events[0], TransferRequested):
-        return Statement(ENTER, (*where, transfer.request.call_id, transfer.request.agent))
-    return Statement(MOVE, where)
+        return ENTER, (*where, transfer.request.call_id, transfer.request.agent)
+    return MOVE, where

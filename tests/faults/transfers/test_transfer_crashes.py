@@ -10,7 +10,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL
 from transfer_site import OPEN, Site, open_site
 from victim import POINTS, STOP
 
+from service.log import StoredEvent
 from service.simulator import Call, Simulator
 from service.transfers import State
 
@@ -48,6 +49,7 @@ DELIVERIES = (
     "reorder_notification",
     "lose_notification",
     "kill_session",
+    "cometd_down",
 )
 DATA = (None, {"TransferReason": "Escalation"})
 AT_ONCE = 8
@@ -84,7 +86,9 @@ async def crash(
     survivor: Site, victim: Victims, rng: random.Random, *, number: int, point: str, tally: Counter[str]
 ) -> None:
     """One round: a process dies, another goes on, and what is on record is what happened."""
-    call = await survivor.seen_call("15000", "15003")
+    call = survivor.call("15000", "15003")
+    with suppress(TimeoutError):  # it may come while CometD is down
+        await survivor.recorded(f"call-{call.id}", established, within_s=3.0)
     kind, rule = rng.choice(BEHAVIOURS)
     simulator: Simulator = survivor.simulator
     if kind != "none":
@@ -92,6 +96,8 @@ async def crash(
     delivery = rng.choice(DELIVERIES)
     if delivery == "kill_session":
         simulator.kill_session(rng.choice(("15000", "15002")))
+    elif delivery == "cometd_down":
+        take_cometd_down(simulator)
     elif delivery is not None:
         simulator.faults.add(delivery, call=call.id)
     turn = {"point": point, "call": call.id, "to": "15002", "key": f"k-{number}", "data": rng.choice(DATA)}
@@ -106,6 +112,18 @@ async def crash(
         assert survivor.executed(call.id) == 0
         tally["nothing was promised"] += 1
     tally["executed"] += survivor.executed(call.id)
+
+
+def established(event: StoredEvent) -> bool:
+    return b'"Established"' in event.payload
+
+
+def take_cometd_down(simulator: Simulator) -> None:
+    """All sessions are gone, and the next requests of CometD go nowhere; REST goes on."""
+    for agent in simulator.agents:
+        simulator.kill_session(agent)
+    for operation in ("handshake", "connect", "subscribe"):
+        simulator.faults.add("lose_request", operation=operation, times=4)
 
 
 async def check(survivor: Site, call: Call, tally: Counter[str], told: str) -> None:

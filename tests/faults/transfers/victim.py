@@ -24,6 +24,7 @@ from service.log import open_log
 from service.postgres import open_pools
 from service.transfers import Settle, Settler, TransferHandler, build_body, parse_command
 from service.transfers.decider import CallTransfers, Command, Dispatch, Request, TakeAnswer
+from service.transfers.dispatcher import Dispatcher
 from service.transfers.journal import Extra, Journal
 
 POINTS = (
@@ -96,7 +97,8 @@ async def transfer(turn: dict[str, Any]) -> None:
             )
         }
         handler = TransferHandler(database, log, clients, QUICK)
-        handler.journal = handler.dispatcher.journal = DyingJournal(database, log, QUICK)
+        handler.journal = DyingJournal(database, log, QUICK)
+        handler.dispatcher = Dispatcher(handler.journal, clients)
         body = build_body(turn["to"], None, turn["data"])
         command = parse_command(
             turn["call"], body, agent="15000", caller="15000", door="gws", key=turn["key"]

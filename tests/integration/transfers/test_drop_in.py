@@ -102,7 +102,8 @@ async def test_64_at_once_with_one_key_are_one_transfer(site: Site) -> None:
     assert len({answer.transfer_id for answer in answers}) == 1
     assert sum("Idempotent-Replayed" not in answer.headers for answer in answers) == 1
     assert len(site.simulator.truth.commands) == 1
-    assert (await site.kinds(call.id)).count("TransferDispatched") == 1
+    kinds = await site.kinds(call.id)  # held back, certainly not sent, by a process that was slow: sent later
+    assert kinds.count("TransferDispatched") - kinds.count("TransferNotSent") == 1
 
 
 async def test_without_a_key_a_second_click_is_the_same_and_another_destination_is_refused(

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy.engine import URL
-from transfer_site import OPEN, Site, open_site
+from transfer_site import OPEN, QUICK, Site, open_site
 
 from service.errors import TransferSettled
 from service.simulator import Simulator
-from service.transfers import Abandon, Finding, Settle, State
-from service.transfers.evidence import Grade
+from service.transfers import Abandon, Finding, Settle, State, work
+from service.transfers.evidence import Grade, Seen, is_error
+from service.transfers.settler import NOT_ASKED
 
 FAULTS: list[tuple[str, dict[str, Any], State]] = [
     ("late_answer", {"seconds": 0.2}, State.CONFIRMED),
@@ -82,6 +84,37 @@ async def test_without_any_notification_gws_is_asked(database_url: URL, simulato
         first, second = await site.ended(gone.id), await site.ended(there.id)
         assert (first.state, first.outcome.grade) == (State.CONFIRMED, Grade.CALL_GONE)  # type: ignore[union-attr]
         assert (second.state, second.outcome.grade) == (State.FAILED, Grade.STILL_THERE)  # type: ignore[union-attr]
+
+
+async def test_where_gws_cannot_be_asked_it_is_in_doubt_and_says_so(
+    database_url: URL, simulator: Simulator
+) -> None:
+    async with open_site(database_url, simulator, recording=False) as site:
+        call = site.call()
+        simulator.faults.add("silence")
+        await site.post(call.id)
+        site.handler.agents = {}
+        transfer = await site.ended(call.id, but=OPEN - {State.IN_DOUBT})
+        assert transfer.outcome.cause == NOT_ASKED  # type: ignore[union-attr]
+
+
+async def test_an_error_does_not_shorten_the_settle_window(database_url: URL, simulator: Simulator) -> None:
+    patient = replace(QUICK, settle_s=60.0)
+    async with open_site(database_url, simulator, patient, settling=False) as site:
+        call = await site.seen_call()
+        simulator.faults.add("error_notification", shape="device")
+        await site.post(call.id)
+        async with asyncio.timeout(10):
+            while not any(is_error(seen) for seen in await notifications(site)):
+                await site.log.watch.beyond(site.log.watch.next_position - 1)
+        site.handler.agents = {}
+        await site.settler.look(-1)
+        assert await site.database.pool.fetchval(work.NEXT_DUE) > 30.0
+
+
+async def notifications(site: Site) -> list[Seen]:
+    events = await site.log.read(kinds=["NotificationReceived"])
+    return [seen for stored in events if (seen := Seen.of(stored)) is not None]
 
 
 async def test_a_call_that_comes_back_contradicts_and_nothing_is_rewritten(site: Site) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faststream.nats import NatsBroker, TestNatsBroker
@@ -74,3 +75,19 @@ def test_the_asyncapi_document_tells_of_the_command() -> None:
         "agent",
         "destination",
     ]
+
+
+def test_the_asyncapi_document_tells_of_the_reply() -> None:
+    document = json.loads(asyncapi_document())
+    [operation] = document["operations"].values()
+    assert resolve(document, operation["reply"]["channel"])["address"] is None
+    [message] = operation["reply"]["messages"]
+    payload = resolve(document, resolve(document, resolve(document, message))["payload"])
+    assert payload["properties"].keys() == TransferReply.model_fields.keys()
+
+
+def resolve(document: Any, reference: dict[str, str]) -> Any:
+    found = document
+    for part in reference["$ref"].removeprefix("#/").split("/"):
+        found = found[part]
+    return found

@@ -2,9 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
 
+import pytest
 from sqlalchemy.engine import URL
-from transfer_site import Site, open_site
+from transfer_site import QUICK, Site, open_site
 
 from service.simulator import Simulator
 from service.transfers import State
@@ -83,6 +89,64 @@ async def test_what_was_certainly_not_sent_is_tried_again_until_gws_is_there(
         assert second.attempts > 1
         assert site.executed(call.id) == 1
         relay.close()
+
+
+@contextmanager
+def nothing_listens(_: pytest.MonkeyPatch) -> Iterator[str]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@contextmanager
+def name_unknown(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    async def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    yield "http://gws.invalid"
+
+
+@contextmanager
+def no_tls(_: pytest.MonkeyPatch) -> Iterator[str]:
+    """What answers the TLS handshake speaks no TLS."""
+    with socket.socket() as listener, ThreadPoolExecutor(1) as thread:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(1024)
+                        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread.submit(answer)
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("unreachable", [nothing_listens, name_unknown, no_tls])
+async def test_what_cannot_reach_gws_is_tried_again_ever_later_up_to_a_bound(
+    database_url: URL, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, unreachable: Any
+) -> None:
+    with unreachable(monkeypatch) as gws_url:
+        async with open_site(database_url, simulator, recording=False, gws_url=gws_url) as site:
+            answer = await site.post("call-1", key="k")
+            again = await site.post("call-1", key="k")
+            steps = await site.log.read_stream("transfer-call-1")
+    assert (answer.status, answer.json["statusCode"]) == (503, 4)
+    assert (again.status, again.transfer_id) == (503, answer.transfer_id)
+    tried = ["TransferDispatched", "TransferNotSent"] * (QUICK.attempts - 1)
+    assert [step.kind for step in steps] == [
+        *("TransferRequested", *tried, "TransferDispatched", "TransferRejected")
+    ]
+    for attempt in range(1, QUICK.attempts):
+        failed, next_one = steps[2 * attempt], steps[2 * attempt + 1]
+        pause = timedelta(seconds=QUICK.first_pause_s * 2 ** (attempt - 1))
+        assert next_one.recorded_at - failed.recorded_at >= pause
+        assert b"no connection to GWS" in failed.payload
 
 
 async def relayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:

@@ -6,8 +6,8 @@ from alembic import op
 
 from service.postgres.schema import run_script
 
-revision = "0012"
-down_revision = "0005"
+revision = "0009"
+down_revision = "0008"
 
 SCRIPT = """
 CREATE TABLE tap_session (

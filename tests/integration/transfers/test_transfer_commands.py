@@ -1,0 +1,115 @@
+"""`calltrail transfers` and `calltrail transfer …`, as programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.engine import URL, make_url
+from transfer_site import Site
+
+from service.transfers import State
+
+PROGRAM = "import sys; sys.argv[0] = 'calltrail'; from service.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    error: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+async def calltrail(database: URL, *arguments: str) -> Ended:
+    url = database.render_as_string(hide_password=False)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ
+        | {"DATABASE_URL": url, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "COLUMNS": "200"},
+    )
+    out, error = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), error.decode())
+
+
+async def in_doubt(site: Site) -> UUID:
+    """A transfer that nothing recorded settles: the connection broke, and the caller hung up."""
+    call = await site.seen_call()
+    site.simulator.faults.add("drop_before_execution", call=call.id)
+    answered = await site.post(call.id)
+    site.simulator.hangup(call.id, "15000")
+    await site.recorded(f"call-{call.id}", lambda event: event.kind == "CallSnapshotTaken")
+    return answered.transfer_id
+
+
+async def test_a_person_finds_what_is_in_doubt_and_settles_it(site: Site) -> None:
+    database = site.database.url
+    transfer_id = await in_doubt(site)
+    listed, table = await asyncio.gather(
+        calltrail(database, "transfers", "--in-doubt", "--json"),
+        calltrail(database, "transfers", "--in-doubt"),
+    )
+    assert (listed.status, table.status) == (0, 0)
+    assert [one["transfer_id"] for one in listed.json["transfers"]] == [str(transfer_id)]
+    assert str(transfer_id) in table.out
+
+    told = ("--outcome", "failed", "--by", "WillardC", "--why", "the caller hung up")
+    settled = await calltrail(database, "transfer", "settle", str(transfer_id), *told, "--json")
+    assert settled.status == 0
+    assert settled.json == {"transfer_id": str(transfer_id), "state": "failed"}
+
+    again, none, trail, shown = await asyncio.gather(
+        calltrail(database, "transfer", "settle", str(transfer_id), *told),
+        calltrail(database, "transfers", "--in-doubt"),
+        calltrail(database, "transfer", "show", str(transfer_id), "--json"),
+        calltrail(database, "transfer", "show", str(transfer_id)),
+    )
+    assert again.status == 1
+    assert "failed" in again.error
+    assert (none.status, none.out.strip()) == (0, "No transfer fits.")
+    doubt, last = trail.json["steps"][-2:]
+    assert (doubt["step"], last["step"]) == (State.IN_DOUBT, State.FAILED)
+    assert "no answer from GWS" in doubt["why"]  # the cause stays, whatever was decided
+    assert (last["by"], last["why"]) == ("WillardC", "a person's decision: the caller hung up")
+    assert "no answer from GWS" in shown.out
+    assert "WillardC" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("not-an-id", "--outcome", "failed", "--why", "x"), 2, "is no id"),
+        ((str(uuid4()), "--outcome", "perhaps", "--why", "x"), 2, "confirmed, failed, abandoned"),
+        ((str(uuid4()), "--outcome", "failed", "--why", " "), 2, "--why"),
+        ((str(uuid4()), "--outcome", "failed"), 2, "--why"),
+        ((str(uuid4()), "--outcome", "failed", "--why", "x"), 1, "there is no transfer"),
+    ],
+)
+async def test_settle_says_what_is_wrong(
+    site_without_gws: Site, arguments: tuple[str, ...], status: int, told: str
+) -> None:
+    ended = await calltrail(site_without_gws.database.url, "transfer", "settle", *arguments)
+    assert ended.status == status
+    assert told in ended.error
+
+
+async def test_settle_says_that_the_database_is_away() -> None:
+    told = ("--outcome", "failed", "--why", "x")
+    ended = await calltrail(
+        make_url("postgresql://nobody@127.0.0.1:9/none"), "transfer", "settle", str(uuid4()), *told
+    )
+    assert ended.status == 3
