@@ -20,7 +20,7 @@ from service.log import NewEvent, Producer
 from service.tap.exchange import Exchange
 from service.tap.gate import Gate
 from service.tap.heads import Head
-from service.tap.recording import inflate
+from service.tap.reading import inflate
 from service.tap.who import Visitor
 
 MOST_KEPT = 256 << 10  # bytes of a request, and of an answer
