@@ -46,14 +46,6 @@ READ_KINDS = f"""
 {_SELECT} WHERE position > $1 AND position <= $2 AND kind = ANY($4::text[]) ORDER BY position LIMIT $3
 """
 
-READ_SHARE = f"""
-{_SELECT} WHERE position > $1 AND position <= $2 AND (
-    split_part(stream, '-', 1) <> ALL($4::text[])
-    OR ('x' || substr(md5(substr(stream, strpos(stream, '-') + 1)), 1, 7))::bit(28)::int % $6 = $5
-) ORDER BY position LIMIT $3
-"""
-"""The next page of one share of the log (see `EventLog.read_share`)."""
-
 READ_OTHERS = f"""
 {_SELECT} WHERE position > $1 AND split_part(stream, '-', 1) <> ALL($3::text[]) ORDER BY position LIMIT $2
 """

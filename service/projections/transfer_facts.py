@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from service.events import (
 from service.projections.call_state import clean
 from service.projections.fact_tables import parts_table, table
 from service.projections.facts import (
+    CARRIED_OUT,
     Moment,
     Reasons,
     Turn,
@@ -45,6 +47,8 @@ from service.projections.observed_transfer import ObservedTransfer
 from service.projections.projection import Key, Recorded, Row, Sweep, storable
 
 State = dict[str, Any]
+TOLD = ("conn_id", "call_type", "parent", "user_data")
+told_of = itemgetter(*TOLD)
 
 
 class TransferFacts:
@@ -83,21 +87,21 @@ class TransferFacts:
             state = self._command(state, recorded)
         if state is before:
             return row
-        first = row["position_first"] if row is not None else recorded.position
-        transfers = transfers_of(state)
-        call = call_columns(
-            state["call_type"], row["started_at"] if row is not None else recorded.recorded_at, state["turns"]
-        )
+        counted: Row = {}
+        if row is None or any(state[name] is not before[name] for name in ("turns", "call_type")):
+            first = row["started_at"] if row is not None else recorded.recorded_at
+            call = call_columns(state["call_type"], first, state["turns"])
+            counted = call | local_columns(call["started_at"], self._zone, "started")
+        if row is None:
+            row = {"call_id": key[0], "position_first": recorded.position}
         return {
-            "call_id": key[0],
+            **row,
+            **counted,
             "root_call_id": state["parent"] or key[0],
             "conn_id": state["conn_id"],
             "call_type": state["call_type"],
-            **call,
-            **local_columns(call["started_at"], self._zone, "started"),
-            "transfers": sum(one["is_carried_out"] for one in transfer_columns(transfers, state["turns"])),
+            "transfers": carried_out(state),
             "state": state,
-            "position_first": first,
             "position_last": recorded.position,
         }
 
@@ -152,14 +156,14 @@ class TransferFacts:
         assert notice is not None
         if not recorded.clean:
             notice = clean(notice)
-        told = {
-            "conn_id": notice.conn_id or state["conn_id"],
-            "call_type": notice.call_type or state["call_type"],
-            "parent": notice.parent_call_id or state["parent"],
-            "user_data": notice.user_data or state["user_data"],
-        }
-        if any(state[name] != value for name, value in told.items()):
-            state = {**state, **told}
+        told = (
+            notice.conn_id or state["conn_id"],
+            notice.call_type or state["call_type"],
+            notice.parent_call_id or state["parent"],
+            notice.user_data or state["user_data"],
+        )
+        if told_of(state) != told:
+            state = {**state, **dict(zip(TOLD, told, strict=True))}
         if observed is known:
             return state
         now: Moment = [micros(recorded.recorded_at), notice.millis]
@@ -210,6 +214,12 @@ class TransferFacts:
             "known": recorded.position,
             "last": recorded.position,
         }
+
+
+def carried_out(state: State) -> int:
+    """How often the call was transferred, as far as is known."""
+    observed = (state["observed"] or {}).get("transfers", ())
+    return len(observed) + sum(one["outcome"] in CARRIED_OUT for one in state["commanded"].values())
 
 
 def beginning() -> State:
