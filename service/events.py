@@ -156,7 +156,8 @@ class AgentIdentified(Event, frozen=True):
 class CommandObserved(Event, frozen=True):
     """An application commanded something through the tap, and GWS answered.
 
-    The body is the request's and then the answer's, each as far as it is kept, byte for byte.
+    The body is a JSON array of the request and the answer, each as it came, byte for byte; null where there
+    is none or it is left out.
     """
 
     agent: str | None
@@ -170,8 +171,6 @@ class CommandObserved(Event, frozen=True):
     http_status: int | None = None
     """None: no answer came."""
     status_code: int | None = None
-    request_bytes: int = 0
-    """How many bytes of the body are the request's."""
     left_out: tuple[str, ...] = ()
     """What is not kept, or masked: `request` or `answer` (too large, or no JSON), or the name of a secret."""
 

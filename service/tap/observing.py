@@ -20,7 +20,7 @@ from service.log import NewEvent, Producer
 from service.tap.exchange import Exchange
 from service.tap.gate import Gate
 from service.tap.heads import Head
-from service.tap.recording import inflate
+from service.tap.reading import inflate
 from service.tap.who import Visitor
 
 MOST_KEPT = 256 << 10  # bytes of a request, and of an answer
@@ -87,11 +87,11 @@ def observed(exchange: Exchange, visitor: Visitor) -> NewEvent:
         call_id=call_id,
         http_status=response.status if response is not None and whole else None,
         status_code=status_code,
-        request_bytes=len(asked),
         left_out=tuple(dict.fromkeys(left_out)),
     )
+    body = b"[%s,%s]" % (asked or b"null", answered or b"null")
     stream = STREAM if call_id is None else call_stream(call_id)
-    return NewEvent(Producer.new().key, stream, event.kind(), encode(event, asked + answered))
+    return NewEvent(Producer.new().key, stream, event.kind(), encode(event, body))
 
 
 def kept(head: Head, content: bytes | None, what: str, left_out: list[str]) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from service.cometd import Message
 from service.errors import ProtocolViolation
 from service.tap.exchange import Exchange
-from service.tap.recording import Recording, client_of, read_messages
+from service.tap.reading import client_of, read_messages
+from service.tap.recording import Recording
 from service.tap.visit import MOST_HELD
 from service.tap.who import Visitor, Who
 

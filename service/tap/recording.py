@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from service.cometd import Message, split
-from service.errors import DatabaseError, ProtocolViolation
+from service.cometd import Message
+from service.errors import DatabaseError
 from service.events import (
     AgentIdentified,
     Event,
@@ -34,6 +33,7 @@ from service.postgres import Database
 from service.recorder.notifications import in_parts, notifications
 from service.recorder.recorder import Heap
 from service.tap.gate import Gate, Policy
+from service.tap.reading import batch_of, client_of
 from service.tap.sessions import Session, Sessions
 from service.tap.who import Visitor
 
@@ -43,7 +43,6 @@ BEAT_S = 1.0
 MAX_INTERVAL_MS = 10_000  # CometD's default, where the advice does not say
 LOST_COUNT = (1 << 32) - 1
 """The count of a session's end among its events, so that two who find it abandoned write it once."""
-LARGEST_ANSWER = 32 << 20  # bytes, when inflated
 
 CONNECT, HANDSHAKE = "/meta/connect", "/meta/handshake"
 SUBSCRIBE, DISCONNECT = "/meta/subscribe", "/meta/disconnect"
@@ -353,52 +352,3 @@ class Recording:
 def told(event: Any, body: bytes | None = None) -> NewEvent:
     """A fact about a session, to be appended."""
     return NewEvent(Producer.new().key, session_stream(event.session), event.kind(), encode(event, body))
-
-
-def client_of(messages: Sequence[Message]) -> str | None:
-    """The client id that messages name."""
-    for message in messages:
-        client_id = message.fields.get("clientId")
-        if type(client_id) is str:
-            return client_id
-    return None
-
-
-def batch_of(reply: Message) -> int | None:
-    """The number under which the server files an answer's events (the acknowledgement extension)."""
-    ack = reply.ext.get("ack")
-    if type(ack) is dict:
-        ack = ack.get("batch", 0)
-    return ack if type(ack) is int else None
-
-
-def read_messages(body: bytes, coding: str | None) -> tuple[Message, ...]:
-    """The messages of a body, inflated if it comes in a coding.
-
-    Raises:
-        ProtocolViolation: they cannot be read.
-
-    """
-    return split(inflate(body, coding)) if body else ()
-
-
-def inflate(body: bytes, coding: str | None) -> bytes:
-    """A body without its content coding (RFC 9110 §8.4).
-
-    Raises:
-        ProtocolViolation: the coding is not known here, or more comes out than is looked at.
-
-    """
-    name = (coding or "identity").strip().lower()
-    if name == "identity":
-        return body
-    if name not in {"gzip", "x-gzip", "deflate"}:
-        raise ProtocolViolation(f"the content coding {name[:40]} is not read here", body=body)
-    inflating = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    try:
-        plain = inflating.decompress(body, LARGEST_ANSWER)
-    except zlib.error as error:
-        raise ProtocolViolation(f"the body cannot be inflated ({error})", body=body) from error
-    if inflating.unconsumed_tail or not inflating.eof:
-        raise ProtocolViolation("the body is too large when inflated, or cut off", body=body)
-    return plain

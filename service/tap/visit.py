@@ -15,8 +15,8 @@ from typing import Protocol
 from service.errors import BadHttp, PeerGone
 from service.tap.bodies import Body, UntilClose, cut, request_body, response_body
 from service.tap.exchange import Exchange, FrameInterest, Interest
-from service.tap.frames import Messages, Taken, messages_of
-from service.tap.heads import LONGEST_HEAD, RequestHead, ResponseHead, parse_request, parse_response
+from service.tap.heads import LONGEST_HEAD, RequestHead, parse_request, parse_response
+from service.tap.relay import relay, relay_frames
 from service.tap.upstream import Upstream
 from service.tap.wire import Wire
 
@@ -268,10 +268,8 @@ class Visit:
             async with asyncio.timeout(STALL_S):
                 await self._bell.wait()
 
-    # WebSocket
-
     async def _pass_socket(self, request: RequestHead) -> bool:
-        """Pass an upgrade on, and then the frames both ways, until either side ends."""
+        """Pass an upgrade on and, if the server agrees, the frames both ways until either side ends."""
         interest = self._site.frames(request)
         exchange = Exchange(request, request_body(request))
         again = await self._pass(exchange, None)
@@ -280,63 +278,10 @@ class Visit:
             return again
         self._answering = True
         if interest is None:
-            await self._relay(server)
+            await relay(self._client, server)
         else:
-            try:
-                await self._relay_frames(server, interest, response)
-            finally:
-                await interest.closed()
+            await relay_frames(self._client, server, response, interest)
         return False
-
-    async def _relay(self, server: Wire) -> None:
-        while True:
-            moved = pipe(self._client, server) | pipe(server, self._client)
-            if not moved:
-                if self._client.ended or server.ended:
-                    return
-                await self._bell.wait()
-
-    async def _relay_frames(self, server: Wire, interest: FrameInterest, response: ResponseHead) -> None:
-        up, down = (messages_of(response, from_client=from_client) for from_client in (True, False))
-        held = bytearray()  # frames of a message that is not recorded yet
-        while True:
-            sent = None if server.full else take_frame(self._client, up)
-            if sent is not None:
-                if sent.message is not None:
-                    interest.sent(sent.message)
-                server.write(sent.raw)
-            received = None if self._client.full else take_frame(server, down)
-            if received is not None and received.control:
-                self._client.write(received.raw)
-            elif received is not None:
-                held += received.raw
-                if received.message is not None:
-                    await interest.received(received.message)
-                    self._client.write(bytes(held))
-                    held.clear()
-            if sent is None and received is None:
-                if self._client.ended or server.ended:
-                    return
-                await self._bell.wait()
-
-
-def pipe(source: Wire, sink: Wire) -> bool:
-    """Pass on what has come; whether that was anything."""
-    if sink.full or not source.buffer:
-        return False
-    sink.write(cut(source.buffer, len(source.buffer)))
-    source.taken()
-    return True
-
-
-def take_frame(wire: Wire, messages: Messages) -> Taken | None:
-    """Cut a whole frame from what has come."""
-    taken = messages.take(wire.buffer)
-    if taken is None:
-        wire.want_more()
-    else:
-        wire.taken()
-    return taken
 
 
 def refusal(error: BadHttp) -> bytes:

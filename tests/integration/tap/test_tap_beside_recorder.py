@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from pydantic import SecretStr
-from tapping import application, body_of, event_of, inject
+from tapping import DEADLINE_S, application, body_of, event_of, inject
 
 from service.api import create_api
 from service.api.serving import serving
@@ -41,7 +41,9 @@ async def test_each_agent_is_recorded_by_the_source_that_he_is_given(
         async with open_application(settings, agents) as calltrail, running(calltrail):
             assert calltrail.tap is not None
             own = simulator.bayeux.sessions_of
-            await simulator.until(lambda: any(one.subscriptions for one in own("15000")), within_s=20)
+            await simulator.until(
+                lambda: any("/v2/me/*" in one.subscriptions for one in own("15000")), within_s=DEADLINE_S
+            )
             bodies = {}
             for user in ("15000", "15001"):
                 async with application(simulator, calltrail.tap.url, user) as app:
@@ -49,9 +51,7 @@ async def test_each_agent_is_recorded_by_the_source_that_he_is_given(
                     [bodies[user]] = inject(simulator, range(1), user)
                     assert len(await app.connect(ack=0, hold_ms=0)) == 2
             assert len(simulator.bayeux.sessions_of("15001")) == 1
-            async with asyncio.timeout(20):
-                while len(await log.read(kinds=["NotificationReceived"])) < 2:
-                    await log.watch.beyond(log.watch.next_position - 1)
+            await until_recorded(log, 2)
             await calltrail.recorder.stop()
             async with (
                 serving(create_api(calltrail.services), "127.0.0.1", 0) as api,
@@ -64,6 +64,15 @@ async def test_each_agent_is_recorded_by_the_source_that_he_is_given(
         assert sorted(told) == [("15000", bodies["15000"]), ("15001", bodies["15001"])]
         status = calltrail.tap.status()
         assert (status["recording"], status["events_not_recorded"]) == (True, 0)
+
+
+async def until_recorded(log: EventLog, count: int) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            seen = log.watch.next_position - 1
+            if len(await log.read(kinds=["NotificationReceived"])) >= count:
+                return
+            await log.watch.beyond(seen)
 
 
 @pytest.mark.parametrize(

@@ -253,8 +253,8 @@ async def test_commands_are_recorded_with_answers_and_without_secrets(
         first, second, third = await site.events("CommandObserved")
         assert (first.operation, first.call_id, first.agent) == ("Hold", call.id, "15000")
         assert first.http_status == status
-        assert body_of(stored[0]) == held + answer
-        assert first.request_bytes == len(held)
+        assert body_of(stored[0]) == b"[" + held + b"," + answer + b"]"
+        assert body_of(stored[2]).startswith(b"[null,{")
         assert stored[0].stream == f"call-{call.id}"
         assert second.left_out[:2] == ("oldPassword", "TOKEN")
         assert (third.operation, third.left_out[0]) == (None, "request")
