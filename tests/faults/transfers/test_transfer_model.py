@@ -225,6 +225,7 @@ class Schedule(RuleBasedStateMachine):
         self.session = Producer.new().key
         self.seen = self.run(self.world.log.next_position()) - 1
         self.first = self.seen
+        self.run(self.world.database.pool.execute("DELETE FROM transfer_work"))  # what a failed one left
         self.restart()
         self.run(self._place_calls())
 
