@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+
+from service.postgres.role import GRANT, KEEP_FUNCTIONS, NOT_GRANTED
+
+logger = logging.getLogger("calltrail.migrations")
 
 LOCK = 7_232_501_144  # of our own choosing: two programs that upgrade at once take turns
 
@@ -17,6 +22,12 @@ def migrate(connection: Connection) -> None:
         # A migration that cannot have its lock soon gives up instead of stopping the traffic behind it.
         connection.execute(text("SET LOCAL lock_timeout = '4s'"))
         context.run_migrations()
+        if connection.execute(text("SELECT to_regproc('calltrail_grant_service')")).scalar() is None:
+            return
+        if not connection.execute(text(GRANT)).scalar():
+            logger.warning(NOT_GRANTED)
+        if connection.execute(text("SELECT to_regproc('calltrail_keep_functions')")).scalar() is not None:
+            connection.execute(text(KEEP_FUNCTIONS))
 
 
 async def connect_and_migrate(url: str) -> None:

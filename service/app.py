@@ -29,7 +29,6 @@ class Application:
     """Every part, open and ready; which background loops run is the caller's choice."""
 
     settings: Settings
-    agents: Sequence[Agent]
     accesses: Accesses
     database: Database
     log: EventLog
@@ -43,7 +42,7 @@ class Application:
     def services(self) -> Services:
         return Services(
             settings=self.settings,
-            agents=self.agents,
+            accesses=self.accesses,
             database=self.database,
             log=self.log,
             handler=self.handler,
@@ -66,6 +65,7 @@ async def open_application(
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         await upgrade(database.url)
+        await database.pool.expire_connections()  # they may be older than the service's role
         log = await stack.enter_async_context(
             open_log(database, max_payload_bytes=settings.max_payload_bytes)
         )
@@ -78,7 +78,6 @@ async def open_application(
         stack.push_async_callback(handler.stop)
         yield Application(
             settings=settings,
-            agents=agents,
             accesses=accesses,
             database=database,
             log=log,

@@ -14,8 +14,17 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import BadConfig
@@ -77,10 +86,31 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(default=256 << 10, gt=0)
     """The largest body of a command."""
 
+    time_zone: str = "UTC"
+    """The site's, by its IANA name: analytics tell local dates, hours and weekdays."""
+    reason_keys: tuple[str, ...] = Field(default=("TransferReason",), min_length=1)
+    """Keys of userData that may hold a transfer's reason; the first that is there counts."""
+    reason_names: dict[str, str] = Field(default_factory=dict)
+    """How reasons are called in analytics, by how they are written in userData, in whatever case."""
+
     broker: str | None = None
     """``embedded`` or a NATS URL; unset: no broker."""
     subject_prefix: str = "calltrail"
     """What the relay's subjects begin with: ``<prefix>.log.<kind>``."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ValueError, OSError, ZoneInfoNotFoundError):
+            raise ValueError(f"{name!r} is no time zone known here; write one like Europe/Berlin") from None
+        return name
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The site's time zone."""
+        return ZoneInfo(self.time_zone)
 
     def agents(self) -> list[Agent]:
         """The configured agents.

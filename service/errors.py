@@ -13,7 +13,9 @@
     │   ├── KeyReused                the Idempotency-Key was used for another request
     │   ├── KeyBusy                  the first request with this key is still running
     │   ├── CallBusy                 another transfer of the same call is live
-    │   └── TransferSettled          a person's decision comes too late, or too early
+    │   ├── TransferSettled          a person's decision comes too late, or too early
+    │   ├── UnderLegalHold           a redaction that a hold forbids
+    │   └── TransferUnderWay         a redaction while a transfer of the call is not concluded
     ├── LogError                     see `service.log`
     │   ├── NotEnoughTraffic         too few payloads to train a dictionary on
     │   └── Tampered                 the log is not what its tree or a signed checkpoint says
@@ -148,6 +150,29 @@ class TransferSettled(Conflict):
         )
         self.transfer_id = transfer_id
         self.state = state
+
+
+class UnderLegalHold(Conflict):
+    """A legal hold covers what was to be redacted. Nothing was changed."""
+
+    def __init__(self, call_id: str, case: str, who: str, since: str, hold_id: object) -> None:
+        super().__init__(
+            f"call {call_id} is under legal hold: case {case}, placed by {who} on {since} (hold {hold_id}). "
+            "It can be redacted when the hold is released"
+        )
+        self.case = case
+        self.hold_id = hold_id
+
+
+class TransferUnderWay(Conflict):
+    """A transfer of the call is not concluded yet, and its request is still needed."""
+
+    def __init__(self, call_id: str, transfer_id: object, state: str) -> None:
+        super().__init__(
+            f"transfer {transfer_id} of call {call_id} is {state}. Redact when it is concluded: "
+            "calltrail transfer settle decides one in doubt"
+        )
+        self.transfer_id = transfer_id
 
 
 class LogError(CalltrailError):

@@ -295,6 +295,89 @@ class ProjectionRebuilt(Event, frozen=True):
     upto: int
 
 
+class LogVerified(Event, frozen=True):
+    """Somebody had the whole log verified: everything was computed anew from the rows, and compared."""
+
+    size: int
+    root: str
+    """The root of the tree over `size` events, in hex."""
+    seconds: float
+    checkpoints: int
+    """Signed checkpoints that were compared."""
+    redacted: tuple[int, ...] = ()
+    """Positions whose payload was erased, as the log itself records."""
+    differences: tuple[tuple[int, str, str], ...] = ()
+    """Position, kind and description of what is not as it was, at most 20; none: intact."""
+
+
+class AuditExported(Event, frozen=True):
+    """Somebody took transfers out of the record. `sha256` is of the file, of a bundle's manifest."""
+
+    by: str
+    format: str
+    asked: str
+    """The filter, in words."""
+    transfers: int
+    sha256: str
+
+
+class PayloadRedacted(Event, frozen=True):
+    """Fields of a call's events were blanked for good and their salts destroyed."""
+
+    call_id: str
+    fields: tuple[str, ...]
+    who: str
+    why: str
+    events: tuple[tuple[int, str], ...]
+    """Each position, with the SHA-256 (hex) of the payload that stands there since."""
+    approved_by: str | None = None
+
+
+class RedactionRefused(Event, frozen=True):
+    """Somebody wanted fields of a call blanked while a legal hold covered it; nothing was changed."""
+
+    call_id: str
+    fields: tuple[str, ...]
+    who: str
+    why: str
+    hold_id: UUID
+    case: str
+
+
+class LegalHoldPlaced(Event, frozen=True):
+    """From here on nothing may be redacted of the calls in scope. What is None does not narrow the scope."""
+
+    hold_id: UUID
+    case: str
+    who: str
+    why: str
+    call_id: str | None = None
+    agent: str | None = None
+    """Calls of which an event names this agent."""
+    since: datetime | None = None
+    """Calls of which an event was recorded at or after this."""
+    until: datetime | None = None
+
+
+class LegalHoldReleased(Event, frozen=True):
+    """A hold came to its end."""
+
+    hold_id: UUID
+    who: str
+    why: str
+    approved_by: str | None = None
+
+
+# From the log itself
+
+
+class ClockStepped(Event, frozen=True):
+    """The database's clock said an earlier time than the last event has, which is held until then."""
+
+    clock: datetime
+    held_at: datetime
+
+
 CATALOGUE: dict[str, type[Event]] = {
     kind.kind(): kind
     for kind in (
@@ -321,6 +404,13 @@ CATALOGUE: dict[str, type[Event]] = {
         TransferContradicted,
         CommandRefused,
         ProjectionRebuilt,
+        LogVerified,
+        AuditExported,
+        PayloadRedacted,
+        RedactionRefused,
+        LegalHoldPlaced,
+        LegalHoldReleased,
+        ClockStepped,
     )
 }
 """Every kind by its wire name."""
@@ -405,6 +495,12 @@ def session_stream(session: UUID) -> str:
 def key_stream(digest: str) -> str:
     """The stream that a claimed Idempotency-Key has for itself; `digest` hides caller and key."""
     return f"key-{digest}"
+
+
+VERIFICATION_STREAM = "verification"
+"""The stream of all `LogVerified`."""
+AUDIT_STREAM = "audit"
+"""The stream of what was taken out of the record."""
 
 
 def stream_of_notification(element: bytes, session: UUID) -> str:

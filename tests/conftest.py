@@ -23,6 +23,7 @@ SAMPLES = Path(__file__).parent / "samples"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long batteries in full")
+    parser.addoption("--screenshots", metavar="DIR", help="where the browser's tests put pictures of pages")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -85,6 +86,14 @@ async def database_url(server_url: URL, template: str) -> AsyncIterator[URL]:
 async def database(database_url: URL) -> AsyncIterator[Database]:
     async with open_pools(database_url) as opened:
         yield opened
+
+
+@pytest.fixture
+async def owner(database_url: URL) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A connection of the superuser who owns the tables, and may do what the service may not."""
+    connection = await asyncpg.connect(**connect_arguments(database_url))
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

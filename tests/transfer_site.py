@@ -205,7 +205,7 @@ async def open_site(
             stack.push_async_callback(recorder.stop)
         services = Services(
             settings=settings,
-            agents=agents,
+            accesses=accesses,
             database=database,
             log=log,
             handler=handler,

@@ -5,41 +5,52 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
 
 from service import __version__
 from service.api import problems
+from service.api.analytics import analytics_router
 from service.api.calls import calls_router
 from service.api.commands import commands_router
 from service.api.drop_in import drop_in
 from service.api.events import events_router
+from service.api.exports import exports_router
 from service.api.projections import projections_router
+from service.api.redactions import redactions_router
 from service.api.replay import replay_router
 from service.api.services import Services
 from service.api.sessions import sessions_router
-from service.api.tlog import tlog_router
+from service.api.tlog import proofs_router, tlog_router
 from service.api.transfers import transfers_router
 
 __all__ = ["Services", "create_api"]
+
+GZIP_FROM_BYTES = 1_000
 
 
 def create_api(services: Services) -> FastAPI:
     """All routes. The documentation pages of FastAPI load scripts from elsewhere, so they are left out."""
     app = FastAPI(title="calltrail", version=__version__, docs_url=None, redoc_url=None)
     problems.install(app)
-    app.include_router(drop_in(services.handler, services.agents, services.settings.max_request_bytes))
+    app.add_middleware(GZipMiddleware, minimum_size=GZIP_FROM_BYTES)
+    app.include_router(drop_in(services.handler, services.accesses, services.settings.max_request_bytes))
     routers = (
         calls_router,
         transfers_router,
         commands_router,
         events_router,
+        exports_router,
         sessions_router,
         projections_router,
         replay_router,
+        redactions_router,
+        analytics_router,
     )
     for router in routers:
         app.include_router(router(services))
 
     app.include_router(tlog_router(services))
+    app.include_router(proofs_router(services))
 
     @app.get("/healthz", tags=["service"], summary="Whether the service can do its work")
     async def health() -> dict[str, Any]:

@@ -1,32 +1,31 @@
 """``POST /api/v2/me/calls/{id}``: takes and answers exactly what GWS does.
 
 An application changes its base URL and nothing else. "me" is found as GWS finds it, by the request's Basic
-credentials; they are checked against the configured agents.
+credentials; they are checked against the agents that are configured at the moment.
 """
 
 from __future__ import annotations
 
 import hmac
 from base64 import b64decode
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from service.api.problems import problem
-from service.config import Agent
 from service.errors import BadCommand, NotAuthenticated
 from service.gws import answers
+from service.recorder import Access
 from service.transfers import Outcome, State, TransferHandler, parse_command
 
 DOOR = "gws"
 
 
-def drop_in(handler: TransferHandler, agents: Sequence[Agent], max_request_bytes: int) -> APIRouter:
+def drop_in(handler: TransferHandler, accesses: Mapping[str, Access], max_request_bytes: int) -> APIRouter:
     """The router for GWS's own path."""
     router = APIRouter(tags=["GWS"])
-    passwords = {agent.user: agent.password.get_secret_value() for agent in agents}
 
     @router.post(
         "/api/v2/me/calls/{call_id}",
@@ -43,7 +42,7 @@ def drop_in(handler: TransferHandler, agents: Sequence[Agent], max_request_bytes
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> Response:
         """Transfer a call; the answer is GWS's own. `Idempotency-Key` makes a repeated request harmless."""
-        user = authenticate(authorization, passwords)
+        user = authenticate(authorization, accesses)
         body = await read_body(request.stream(), max_request_bytes)
         try:
             check_size(body, max_request_bytes)
@@ -57,7 +56,7 @@ def drop_in(handler: TransferHandler, agents: Sequence[Agent], max_request_bytes
     return router
 
 
-def authenticate(authorization: str | None, passwords: dict[str, str]) -> str:
+def authenticate(authorization: str | None, accesses: Mapping[str, Access]) -> str:
     """The user whose Basic credentials these are (RFC 7617).
 
     Raises:
@@ -69,9 +68,10 @@ def authenticate(authorization: str | None, passwords: dict[str, str]) -> str:
         user, colon, password = b64decode(encoded.strip(), validate=True).decode().partition(":")
     except ValueError:
         scheme = user = colon = password = ""
-    known = passwords.get(user)
-    if scheme.lower() != "basic" or not colon or known is None:
+    access = accesses.get(user)
+    if scheme.lower() != "basic" or not colon or access is None:
         raise NotAuthenticated("Access denied: send the Basic credentials of a configured agent")
+    known = access.agent.password.get_secret_value()
     if not hmac.compare_digest(known.encode(), password.encode()):
         raise NotAuthenticated("Access denied: the password is wrong")
     return user

@@ -21,8 +21,11 @@ from service.errors import (
     NotAuthenticated,
     NotFound,
     OutcomeUnknown,
+    OutsideTree,
     SchemaMismatch,
     TransferSettled,
+    TransferUnderWay,
+    UnderLegalHold,
 )
 from service.gws import answers
 
@@ -34,6 +37,9 @@ STATUS: dict[type[CalltrailError], tuple[int, int]] = {
     KeyBusy: (409, answers.INCOMPLETE),
     KeyReused: (422, answers.INVALID),
     TransferSettled: (409, answers.INVALID),
+    TransferUnderWay: (409, answers.INVALID),
+    UnderLegalHold: (409, answers.FORBIDDEN),
+    OutsideTree: (404, answers.RESOURCE_NOT_FOUND),
     AppendConflict: (409, answers.INVALID),
     EventIdReused: (409, answers.INVALID),
     SchemaMismatch: (503, answers.INTERNAL_ERROR),
@@ -61,8 +67,17 @@ def problem(error: CalltrailError) -> JSONResponse:
     }
     if isinstance(error, BadInput):
         document["field"] = error.field
+    if isinstance(error, UnderLegalHold):
+        document |= {"case": error.case, "hold_id": str(error.hold_id)}
     headers = {"Retry-After": RETRY_AFTER_S} if status == 503 or isinstance(error, KeyBusy) else None
     return JSONResponse(document, status, headers, media_type=PROBLEM)
+
+
+def as_bad_input(error: RequestValidationError) -> BadInput:
+    """The first parameter that is not as it was declared."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return BadInput(field, str(first["msg"]), "See /openapi.json")
 
 
 def install(app: FastAPI) -> None:
@@ -74,9 +89,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-        return problem(BadInput(field, str(first["msg"]), "See /openapi.json"))
+        return problem(as_bad_input(error))
 
     @app.exception_handler(HTTPException)
     async def framework(_: Request, error: HTTPException) -> JSONResponse:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.config import Agent, Settings
+from service.config import Settings
 from service.log import EventLog
 from service.postgres import Database
 from service.projections import Engine, Queries
+from service.recorder import Access
 from service.transfers import TransferHandler
 
 
 @dataclass(frozen=True)
 class Services:
-    """The parts that a request may use."""
+    """The parts that a request may use. `accesses`: the agents of the moment, by user name."""
 
     settings: Settings
-    agents: Sequence[Agent]
+    accesses: Mapping[str, Access]
     database: Database
     log: EventLog
     handler: TransferHandler

@@ -1,8 +1,14 @@
-"""``/tlog/``: the log as a transparency log (C2SP tlog-tiles): checkpoint, hash tiles, entry bundles."""
+"""``/tlog/``: the log as a transparency log (C2SP tlog-tiles): checkpoint, hash tiles, entry bundles.
+
+And ``/v1/proofs``, for those who do not want to compute proofs from tiles themselves.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from base64 import b64encode
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from service.api.services import Services
@@ -40,5 +46,29 @@ def tlog_router(services: Services) -> APIRouter:
                 else:
                     data = await read_tile(connection, named)
         return Response(data, media_type="application/octet-stream", headers=FOR_EVER)
+
+    return router
+
+
+def proofs_router(services: Services) -> APIRouter:
+    router = APIRouter(prefix="/v1/proofs", tags=["transparency log"])
+
+    def checkpoints() -> Checkpoints:
+        return Checkpoints(services.log.database, load_keys(services.settings.data_dir))
+
+    @router.get("/consistency", summary="That the log at one size extends the log at another")
+    async def consistency(
+        old: Annotated[int, Query(ge=0, description="Size of the earlier tree")],
+        new: Annotated[int, Query(ge=0, description="Size of the later tree")],
+    ) -> dict[str, Any]:
+        """The proof of RFC 9162 §2.1.4, to be checked against the roots of two checkpoints."""
+        hashes = await checkpoints().consistency(old, new)
+        return {"old": old, "new": new, "hashes": [b64encode(one).decode() for one in hashes]}
+
+    @router.get("/{position}", summary="Evidence that an event is in the log", response_class=Response)
+    async def evidence(position: int) -> Response:
+        """The file that ``calltrail prove`` writes: docs/verify.md says how to check it."""
+        proof = await checkpoints().prove(position)
+        return Response(proof.encode(), media_type="application/json", headers=BRIEFLY)
 
     return router

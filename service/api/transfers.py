@@ -1,49 +1,68 @@
-"""``/v1/transfers``: the audit trails."""
+"""``/v1/transfers``: the audit's list, and each transfer's trail."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+import msgspec
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
 
-from service.api.moments import MinPosition, caught_up, zoned
+from service.api.filters import Filter
+from service.api.moments import AsOf, MinPosition, caught_up, resolve
 from service.api.services import Services
+from service.api.tables import RESPONSES, Form, answer
+from service.audit.transfers import Sort, list_transfers, transfer_trail
 from service.errors import NotFound
-from service.projections import TransferFilter
 
 
 def transfers_router(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["transfers"])
+    router = APIRouter(prefix="/v1", tags=["transfers"], responses=RESPONSES)
+    database, queries, log = services.database, services.queries, services.log
 
-    @router.get("/transfers", summary="Transfers, newest first")
+    @router.get("/transfers", summary="Transfers, newest first, a page at a time")
     async def transfers(
-        call_id: str | None = None,
-        agent: str | None = None,
-        destination: str | None = None,
-        reason: str | None = None,
-        outcome: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        before_position: int | None = None,
+        request: Request,
+        wanted: Filter,
+        sort: Annotated[Sort, Query(description="With a minus: the last come first")] = "-time",
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        cursor: Annotated[
+            str | None, Query(max_length=3_000, description="`next` of the page before")
+        ] = None,
+        as_of: AsOf = None,
         min_position: MinPosition = None,
-    ) -> dict[str, Any]:
+        form: Form = None,
+    ) -> Response:
+        """Pages keep to the position at which the first was asked for; ``Link`` leads to the next."""
         await caught_up(services.engine, min_position)
-        wanted = TransferFilter(
-            call_id, agent, destination, reason, outcome, zoned(since), zoned(until), before_position
-        )
-        return {"transfers": await services.queries.transfers(wanted, limit=limit)}
+        wanted = msgspec.structs.replace(wanted, as_of=await resolve(log, as_of))
+        page = await list_transfers(database, queries, wanted, sort=sort, limit=limit, cursor=cursor)
+        links = {"first": "", "next": page.next}
+        parameters = [one for one in request.query_params.multi_items() if one[0] != "cursor"]
+        headers = {
+            "Link": ", ".join(
+                f"<{request.url.path}?{urlencode([*parameters, *([('cursor', place)] if place else [])])}>; "
+                f'rel="{name}"'
+                for name, place in links.items()
+                if place is not None
+            )
+        }
+        return answer(request, form, msgspec.structs.asdict(page), page.transfers, headers)
 
-    @router.get("/transfers/{transfer_id}", summary="One transfer's audit trail")
-    async def transfer(transfer_id: UUID, min_position: MinPosition = None) -> dict[str, Any]:
+    @router.get("/transfers/{transfer_id}", summary="One transfer's full trail, with its evidence")
+    async def transfer(
+        request: Request, transfer_id: UUID, min_position: MinPosition = None, form: Form = None
+    ) -> Response:
         await caught_up(services.engine, min_position)
         try:
-            return await services.queries.transfer(transfer_id)
+            trail = await transfer_trail(database, queries, log, transfer_id)
         except NotFound:
-            await services.handler.journal.call_of(transfer_id)  # is it in the log, ahead of the view?
-            await caught_up(services.engine, await services.log.next_position() - 1)
-            return await services.queries.transfer(transfer_id)
+            await services.handler.journal.call_of(transfer_id)  # is it in the log, ahead of the views?
+            await caught_up(services.engine, await log.next_position() - 1)
+            trail = await transfer_trail(database, queries, log, transfer_id)
+        document: dict[str, Any] = {**trail.transfer, "gaps": trail.gaps, "events": trail.events}
+        return answer(request, form, document, [trail.transfer])
 
     return router

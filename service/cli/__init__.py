@@ -13,13 +13,18 @@ import typer
 
 from service import __version__
 from service.cli import (
+    analytics_commands,
+    bench_faces,
     bench_transfers,
     demo,
+    doctor,
+    export_commands,
     log_commands,
     logs,
     projection_commands,
     reading,
     recorder_commands,
+    redaction_commands,
     replay_commands,
     running,
     transfer_commands,
@@ -34,8 +39,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 db = typer.Typer(help="The database.", no_args_is_help=True)
-transfer = typer.Typer(help="One transfer: send it, show its trail, settle it.", no_args_is_help=True)
+transfer = typer.Typer(
+    help="One transfer: `transfer ID` shows its trail; or send one, or settle one.",
+    no_args_is_help=True,
+    cls=analytics_commands.ShowById,
+)
+hold = typer.Typer(help="Legal holds: what they cover is not redacted.", no_args_is_help=True)
+export = typer.Typer(help="Take transfers out of the record, as files.", no_args_is_help=True)
 bench = typer.Typer(help="Measure it on this machine, on made-up data.", no_args_is_help=True)
+
+
+@export.callback()
+def exporting() -> None:
+    """Say that exports are a group, however few there are."""
 
 
 @bench.callback()
@@ -48,7 +64,9 @@ app.command()(running.serve)
 app.command()(running.simulate)
 app.command()(reading.calls)
 app.command()(reading.history)
-app.command()(reading.transfers)
+app.command()(analytics_commands.transfers)
+app.command()(analytics_commands.reasons)
+app.command()(doctor.doctor)
 app.command()(recorder_commands.sessions)
 app.command()(reading.coverage)
 app.command()(projection_commands.rebuild)
@@ -58,11 +76,19 @@ app.command()(replay_commands.diff)
 app.command()(log_commands.verify)
 app.command()(log_commands.prove)
 app.command()(log_commands.checkpoint)
+app.command()(redaction_commands.redact)
+app.command()(redaction_commands.redactions)
 app.command()(transfer_commands.asyncapi)
 app.add_typer(transfer, name="transfer")
 transfer.command("send")(running.send)
-transfer.command("show")(reading.trail)
+transfer.command("show")(analytics_commands.trail)
 transfer.command("settle")(transfer_commands.settle)
+app.add_typer(hold, name="hold")
+hold.command("add")(redaction_commands.add_hold)
+hold.command("release")(redaction_commands.release)
+hold.command("list")(redaction_commands.holds)
+app.add_typer(export, name="export")
+export.command("audit")(export_commands.audit)
 app.add_typer(db, name="db")
 db.command("upgrade")(running.upgrade)
 db.command("train")(log_commands.train_dictionary)
@@ -70,6 +96,7 @@ app.add_typer(bench, name="bench")
 bench.command("log")(log_commands.bench_log)
 bench.command("recorder")(recorder_commands.bench_recorder)
 bench.command("transfers")(bench_transfers.transfers)
+bench.command("faces")(bench_faces.faces)
 bench.command("projections")(projection_commands.bench_projections)
 
 

@@ -20,16 +20,17 @@ from faststream.nats import NatsBroker
 from nats.js.api import DeliverPolicy
 from pydantic import SecretStr
 
-from service.api import create_api
 from service.api.events import document
 from service.api.serving import serving
 from service.app import Application, open_application, running
 from service.cli import show
+from service.cli.busy import busy_demo
 from service.cli.options import AsJson, DataDir, run
 from service.config import Agent, load_settings
 from service.errors import CalltrailError
 from service.messaging import COMMANDS, EMBEDDED, Messaging, TransferMessage, TransferReply, relayed_stream
 from service.simulator import Simulator
+from service.web import create_site
 
 REQUESTS = [Path(__file__).parent / "data" / f"sample{number}-request.json" for number in (1, 2)]
 USERS = ("15000", "15001", "15002")
@@ -42,10 +43,24 @@ class DemoFailed(CalltrailError):
 
 def demo(
     keep: Annotated[bool, typer.Option(help="Leave it running, to look around.")] = False,
+    busy: Annotated[
+        bool, typer.Option(help="Three weeks of a contact centre, instead of three calls.")
+    ] = False,
+    calls: Annotated[int, typer.Option(min=1, help="With --busy: how many calls.")] = 20_000,
+    agents: Annotated[int, typer.Option(min=4, help="With --busy: how many agents.")] = 200,
+    seed: Annotated[int, typer.Option(help="With --busy: the same seed gives the same calls.")] = 1,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start everything, transfer three calls, show and check what was recorded. Needs nothing but itself."""
+    """Start everything, transfer three calls, show and check what was recorded. Needs nothing but itself.
+
+    calltrail demo
+    calltrail demo --busy --keep
+    """
+    if busy:
+        settings = load_settings(data_dir=data_dir, port=None if keep else 0)
+        run(busy_demo(settings, calls=calls, agents=agents, seed=seed, keep=keep, as_json=as_json))
+        return
 
     async def main() -> None:
         settings = load_settings(data_dir=data_dir, broker=EMBEDDED, port=0)
@@ -56,7 +71,7 @@ def demo(
                 open_application(settings, agents) as application,
                 settled(application) as before,
                 running(application) as messaging,
-                serving(create_api(application.services), settings.host, settings.port) as url,
+                serving(create_site(application.services), settings.host, settings.port) as url,
                 aiohttp.ClientSession() as http,
             ):
                 assert messaging is not None

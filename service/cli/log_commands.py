@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.engine import URL, make_url
 
+from service.audit.verify import Bundle, verify_bundle
 from service.cli import show
 from service.cli.bench import run_bench
 from service.cli.options import AsJson, DataDir, run
@@ -21,9 +23,9 @@ from service.config import Settings, load_settings
 from service.errors import BadConfig, CalltrailError, TlogError
 from service.log import open_log
 from service.log.checkpoints import KEY_FILE, PUBLIC_FILE, Checkpoints, add_key, load_keys, read_public
-from service.log.codec import MOST_SAMPLES, Codecs, train
+from service.log.training import train_on_log
 from service.log.verify import Report, verify_log
-from service.postgres import Database, database_errors, open_database, parse_url
+from service.postgres import Database, open_database, parse_url
 from service.postgres.embedded import EmbeddedPostgres
 from service.postgres.schema import check
 from service.tlog.evidence import Evidence
@@ -57,7 +59,8 @@ def trusted_keys(settings: Settings, given: list[str] | None) -> list[Ed25519Ver
 
 def verify(
     file: Annotated[
-        Path | None, typer.Argument(help="Evidence made by `calltrail prove`; without it, the whole log.")
+        Path | None,
+        typer.Argument(help="Evidence made by `calltrail prove`, or a bundle; without it, the whole log."),
     ] = None,
     against: Annotated[
         list[Path] | None, typer.Option(help="A checkpoint that you have kept elsewhere; may be repeated.")
@@ -69,6 +72,7 @@ def verify(
     """Verify the whole log, or one file of evidence. Exit status: 0 intact, 1 tampered, 2 could not check.
 
     calltrail verify --against checkpoint-of-last-month.txt
+    calltrail verify transfers.zip --key 'calltrail.log/…+…+…'
     calltrail verify event-42.json --key 'calltrail.log/…+…+…'
     """
     try:
@@ -88,9 +92,11 @@ def verify_file(file: Path, keys: list[Ed25519Verifier], *, as_json: bool) -> No
     """Check evidence without any database."""
     if not keys:
         raise BadConfig("--key", "no public key is known", "Give the log's vkey, from its log.pub")
-    evidence = Evidence.decode(file.read_bytes())
     try:
-        verdict = evidence.verify(keys[-1].key.name, keys)
+        if zipfile.is_zipfile(file):
+            show_bundle(verify_bundle(file, keys), as_json=as_json)
+            return
+        verdict = Evidence.decode(file.read_bytes()).verify(keys[-1].key.name, keys)
     except TlogError as error:
         typer.echo(f"NOT PROVED: {error}", err=True)
         raise typer.Exit(TAMPERED) from None
@@ -107,6 +113,24 @@ def verify_file(file: Path, keys: list[Ed25519Verifier], *, as_json: bool) -> No
         show.print_json({"proved": True, **proved})
     else:
         show.print_table("Proved", ("", ""), list(proved.items()))
+
+
+def show_bundle(bundle: Bundle, *, as_json: bool) -> None:
+    """Say what a bundle proved to hold."""
+    proved = {
+        "transfers": bundle.transfers,
+        "events": bundle.events,
+        "redacted": bundle.redacted,
+        "asked": bundle.asked,
+        "by": bundle.by,
+        "created": bundle.created,
+        "log": bundle.checkpoint.origin,
+        "size": bundle.checkpoint.size,
+    }
+    if as_json:
+        show.print_json({"intact": True, **proved})
+    else:
+        show.print_table("Intact", ("", ""), list(proved.items()))
 
 
 async def verify_all(
@@ -204,31 +228,14 @@ def train_dictionary(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """
 
     async def main() -> None:
-        async with opened(data_dir) as (settings, database):
-            async with open_log(database, max_payload_bytes=settings.max_payload_bytes) as log:
-                end = await log.next_position()
-                payloads = [
-                    event.payload
-                    for start in range(max(0, end - MOST_SAMPLES), end, 1_000)
-                    for event in await log.read(after=start - 1, limit=1_000)
-                ]
-            with database_errors():
-                codecs = Codecs()
-                await codecs.load(database.pool)
-                in_use = await database.pool.fetchval("SELECT codec FROM log_head")
-                training = train(payloads, codecs[in_use])
-                better = training.bytes_after < training.bytes_before * 0.98
-                if better:
-                    in_use = await database.pool.fetchval(
-                        "WITH added AS (INSERT INTO log_codec (codec, dictionary, samples) "
-                        "SELECT max(codec) + 1, $1, $2 FROM log_codec RETURNING codec) "
-                        "UPDATE log_head SET codec = added.codec FROM added RETURNING log_head.codec",
-                        training.dictionary,
-                        training.samples,
-                    )
+        async with (
+            opened(data_dir) as (settings, database),
+            open_log(database, max_payload_bytes=settings.max_payload_bytes) as log,
+        ):
+            training, in_use = await train_on_log(log)
         result: dict[str, Any] = {
             "codec": in_use,
-            "new": better,
+            "new": training.is_better,
             "samples": training.samples,
             "bytes_before": round(training.bytes_before, 1),
             "bytes_after": round(training.bytes_after, 1),

@@ -1,21 +1,17 @@
-"""Commands that read: calls, history, transfers, one transfer."""
+"""Commands that read: calls, history, coverage."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
-from uuid import UUID
 
 import typer
 
-from service.api.moments import resolve, zoned
+from service.api.moments import resolve
 from service.api.replay import step_document
 from service.cli import show
 from service.cli.options import AsJson, AsOf, DataDir, reading, run
 from service.errors import NotFound
-from service.projections import Step, TransferFilter, call_story, calls_of
-
-When = Annotated[datetime | None, typer.Option(help="A time, ISO 8601, in UTC.")]
+from service.projections import Step, call_story, calls_of
 
 
 def calls(
@@ -77,62 +73,6 @@ def changes_text(step: Step) -> str:
         + ", ".join(f"{name} → {after}" for name, (_, after) in change.items() if after not in (None, [], {}))
         for device, change in step.changed.items()
     )
-
-
-def transfers(
-    call: Annotated[str | None, typer.Option(help="Of this call.")] = None,
-    agent: Annotated[str | None, typer.Option(help="By this agent.")] = None,
-    destination: Annotated[str | None, typer.Option(help="To this number.")] = None,
-    reason: Annotated[str | None, typer.Option(help="For this reason.")] = None,
-    outcome: Annotated[str | None, typer.Option(help="confirmed, failed, rejected, in_doubt …")] = None,
-    in_doubt: Annotated[bool, typer.Option("--in-doubt", help="Those that a person may settle.")] = False,
-    since: When = None,
-    until: When = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 100,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """List transfers, newest first: who, where to, why, and what became of them.
-
-    calltrail transfers --reason Escalation
-    calltrail transfers --in-doubt --json
-    """
-
-    async def main() -> None:
-        state = "in_doubt" if in_doubt else outcome
-        wanted = TransferFilter(call, agent, destination, reason, state, zoned(since), zoned(until))
-        async with reading(data_dir) as at:
-            rows = await at.queries.transfers(wanted, limit=limit)
-        if as_json:
-            show.print_json({"transfers": rows})
-        elif rows:
-            show.print_transfers("Transfers", rows)
-        else:
-            show.console.print("No transfer fits.")
-
-    run(main())
-
-
-def trail(
-    transfer: Annotated[str, typer.Argument(help="The transfer's id.")],
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show one transfer's audit trail: each step, the outcome, and the evidence it rests on."""
-    try:
-        transfer_id = UUID(transfer)
-    except ValueError:
-        raise typer.BadParameter(f"{transfer} is not a transfer's id; see `calltrail transfers`") from None
-
-    async def main() -> None:
-        async with reading(data_dir) as at:
-            row = await at.queries.transfer(transfer_id)
-        if as_json:
-            show.print_json(row)
-        else:
-            show.print_trail(row)
-
-    run(main())
 
 
 def coverage(

@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import typer
 
-from service.api import create_api
 from service.api.serving import serving
 from service.app import check_host, open_application, running
 from service.cli import show
@@ -22,6 +21,7 @@ from service.postgres.schema import head_revision
 from service.postgres.schema import upgrade as upgrade_schema
 from service.simulator import run as run_simulator
 from service.transfers import build_body, parse_command
+from service.web import create_site
 
 DOOR = "command line"
 
@@ -60,10 +60,10 @@ def serve(
         async with (
             open_application(settings) as application,
             running(application, keep_sessions=True) as messaging,
-            serving(create_api(application.services), settings.host, settings.port) as url,
+            serving(create_site(application.services), settings.host, settings.port) as url,
         ):
             show.console.print(
-                f"calltrail serves {url}, recording {len(application.agents)} agents", soft_wrap=True
+                f"calltrail serves {url}, recording {len(application.accesses)} agents", soft_wrap=True
             )
             if messaging is not None:
                 show.console.print(f"broker {messaging.url}", soft_wrap=True)

@@ -22,6 +22,7 @@ from service.cometd.cookies import Cookies
 from service.cometd.facts import (
     Delivery,
     Evidence,
+    Failing,
     Item,
     Lost,
     MultipleClients,
@@ -46,6 +47,7 @@ __all__ = [
     "Credentials",
     "Delivery",
     "Evidence",
+    "Failing",
     "Item",
     "LongPolling",
     "Lost",

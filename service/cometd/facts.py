@@ -127,6 +127,17 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Failing:
+    """A request got no usable answer, and is tried again by itself.
+
+    Told when the cause is news, until a poll succeeds. By itself it is no gap.
+    """
+
+    cause: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class MultipleClients:
     """The server says that another client shares our cookies, and slows both down. Told once a session."""
 
@@ -160,7 +171,18 @@ class Stopped:
     kept: bool
 
 
-Item = Delivery | Opened | Resumed | PossibleGap | Lost | Refused | MultipleClients | Evidence | Stopped
+Item = (
+    Delivery
+    | Opened
+    | Resumed
+    | PossibleGap
+    | Lost
+    | Refused
+    | Failing
+    | MultipleClients
+    | Evidence
+    | Stopped
+)
 
 
 @dataclass(frozen=True, slots=True)

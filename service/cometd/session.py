@@ -46,6 +46,7 @@ from service.cometd.actions import Action, Finish, Listen, Pause, Purpose, Send,
 from service.cometd.facts import (
     Delivery,
     Evidence,
+    Failing,
     Item,
     Lost,
     MultipleClients,
@@ -93,6 +94,7 @@ class Session:
         "_drain_failures",
         "_drained",
         "_evidence",
+        "_failing",
         "_gap",
         "_held",
         "_last_id",
@@ -152,6 +154,7 @@ class Session:
         self._since: float | None = None  # the end of the certain span
         self._held: Delivery | None = None  # the last delivery, if it was not confirmed
         self._evidence: int | None = None  # the hash of the body last told
+        self._failing = ""  # the cause last told, while requests fail
         self._crowded = False  # MultipleClients was told
         self._closing: bool | None = None  # once closing: whether to keep the server's session
         self._drained = False  # the last connect was answered
@@ -315,7 +318,7 @@ class Session:
             case Purpose.HANDSHAKE | Purpose.SUBSCRIBE if refused:
                 self._refuse(str(error), status=status)
             case Purpose.HANDSHAKE | Purpose.SUBSCRIBE:
-                self._wait(self._patience.after_failure())
+                self._try_again(str(error))
             case Purpose.CONNECT:
                 if not isinstance(error, TransportFailed) or error.sent:
                     self._doubt(str(error))
@@ -323,13 +326,19 @@ class Session:
 
     def _poll_failed(self, cause: str) -> None:
         """Try the poll again, with the same acknowledgement; when closing, a few times only."""
-        self._wait(self._patience.after_failure())
+        self._try_again(cause)
         if self._closing is None:
             self.state = State.RETRYING
             return
         self._drain_failures += 1
         if self._drain_failures >= _DRAIN_TRIES:
             self._stop(f"closed without a last answer: {cause}", kept=True)
+
+    def _try_again(self, cause: str) -> None:
+        self._wait(self._patience.after_failure())
+        if cause != self._failing:
+            self._failing = cause
+            self._out.append(Failing(cause, self._wall))
 
     def _unanswered(self, request: Request, events: tuple[Message, ...], metas: Sequence[Message]) -> None:
         """Take a body without the reply that is due."""
@@ -389,7 +398,7 @@ class Session:
         if self.advice.gives_up:
             self._stop(f"{said}; the server forbids another try")
         elif code is not None and code >= SERVER_TROUBLE:
-            self._wait(self._patience.after_failure())
+            self._try_again(said)
         else:
             self._refuse(said, code=code)
 
@@ -404,9 +413,10 @@ class Session:
             self._deliver(events, None, request)
             self._lose(self._said(lost[0]) if lost else f"advice: reconnect {self.advice.reconnect}")
             return
-        if any((reply.error[0] or 0) >= SERVER_TROUBLE for _, reply in denied):
+        troubled = [reply for _, reply in denied if (reply.error[0] or 0) >= SERVER_TROUBLE]
+        if troubled:
             self._deliver(events, None, request)
-            self._wait(self._patience.after_failure())
+            self._try_again(self._said(troubled[0]))
             return
         if not granted:
             channel, reply = denied[0]
@@ -439,6 +449,7 @@ class Session:
     def _polled(self, request: Request, reply: Message, events: tuple[Message, ...]) -> None:
         self._patience.succeeded()
         self._evidence = None
+        self._failing = ""
         self._resumed()
         if self._closing is None:
             self.state = State.CONNECTED

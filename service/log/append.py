@@ -20,6 +20,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from time import perf_counter
+from uuid import UUID
 
 import asyncpg
 
@@ -81,6 +82,7 @@ class Appender:
         self._task: asyncio.Task[None] | None = None
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._state = State()
+        self._stepped: UUID | None = None
         self._last_s = 0.0
         self._last_taken = 0
 
@@ -221,6 +223,7 @@ class Appender:
                 raise
             else:
                 await self._committed(transaction.state)
+                self._note_step(transaction.stepped)
                 answer(batch, transaction.fates)
                 return
 
@@ -234,6 +237,15 @@ class Appender:
                 state = state._replace(codec=self._state.codec)
         self._state = state
         self._watch.advance(state.tree.size)
+
+    def _note_step(self, stepped: NewEvent | None) -> None:
+        """Record, once, that the clock was set back."""
+        if stepped is not None and stepped.event_id != self._stepped:
+            self._stepped = stepped.event_id
+            request = Request(self._prepare([stepped]), (), ())
+            request.positions.add_done_callback(asyncio.Future.exception)  # another process may be first
+            self._waiting.append(request)
+            self._work.set()
 
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
         connection = await self._database.connect()

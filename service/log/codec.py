@@ -1,20 +1,20 @@
 """How a payload is stored: codec 0 keeps it as it is, codec n is zstd with dictionary n.
 
 Dictionaries stand in the table `log_codec` and are never changed or removed, so whatever was stored can be
-read for ever. The first comes with the program; `train` makes better ones from the log's own payloads. Which
-one new payloads are stored with says `log_head.codec`: every appender learns of a change with its next batch.
+read for ever. The first comes with the program; `service.log.training` makes others from the log. Which one
+new payloads are stored with says `log_head.codec`: every appender learns of a change with its next batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import asyncpg
 import zstandard
 
-from service.errors import DatabaseError, NotEnoughTraffic
+from service.errors import DatabaseError
 from service.log import sql
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ LEVEL = 1
 DICTIONARY_BYTES = 112 << 10
 LARGEST_PAYLOAD = 1 << 30
 """No stored form is unpacked to more than this many bytes, whatever it claims."""
-
-FEWEST_SAMPLES = 200
-MOST_SAMPLES = 20_000
 
 
 class Codec:
@@ -100,42 +97,6 @@ class Codecs:
     def decode(self, number: int, stored: bytes) -> bytes:
         """The payload of `stored`, the very bytes that were appended."""
         return stored if number == AS_IS else self[number].unpack(stored)
-
-
-class Training(NamedTuple):
-    """A new dictionary, and what it does to payloads that it was not trained on."""
-
-    dictionary: bytes
-    samples: int
-    bytes_before: float
-    """Stored bytes a payload with the dictionary in use."""
-    bytes_after: float
-
-
-def train(payloads: Sequence[bytes], current: Codec) -> Training:
-    """Train a dictionary on nine tenths of `payloads` and compare it with `current` on the tenth.
-
-    Raises:
-        NotEnoughTraffic: too few payloads to learn from.
-
-    """
-    judged = payloads[::10]
-    learnt: list[bytes | bytearray | memoryview[int]] = [
-        payload for index, payload in enumerate(payloads) if index % 10
-    ]
-    if len(payloads) < FEWEST_SAMPLES:
-        raise NotEnoughTraffic(f"{len(payloads)} payloads; a dictionary needs {FEWEST_SAMPLES} or more")
-    size = min(DICTIONARY_BYTES, max(1 << 10, sum(map(len, learnt)) // 10))
-    try:
-        dictionary = zstandard.train_dictionary(size, learnt).as_bytes()
-    except zstandard.ZstdError as error:
-        raise NotEnoughTraffic(f"the payloads are too few or too small to learn from ({error})") from error
-    candidate = Codec(current.number, dictionary)
-    return Training(dictionary, len(learnt), mean_stored(current, judged), mean_stored(candidate, judged))
-
-
-def mean_stored(codec: Codec, payloads: Sequence[bytes]) -> float:
-    return sum(len(codec.pack(payload)[1]) for payload in payloads) / len(payloads)
 
 
 def first_dictionary() -> bytes:

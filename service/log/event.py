@@ -15,7 +15,9 @@ STREAM_LIMIT = 200  # characters
 KIND_LIMIT = 80
 SALT_BYTES = 16
 PAYLOAD_REDACTED = "PayloadRedacted"
-"""The one kind that the log itself knows: the verifier needs it to tell a redaction from a forgery."""
+CLOCK_STEPPED = "ClockStepped"
+"""The kinds that the log itself knows: the verifier tells a redaction from a forgery by the first, and the
+second is of its own making."""
 
 
 class NewEvent(NamedTuple):

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from uuid import UUID
 
 COUNT_BITS = 32
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION_AND_VARIANT = (8 << 76) | (0b10 << 62)
 
 
@@ -29,10 +32,19 @@ class Producer:
     @classmethod
     def new(cls) -> Producer:
         """Draw a new producer, never drawn before."""
-        millis = time.time_ns() // 1_000_000 & ((1 << 48) - 1)
-        random = secrets.randbits(42)
-        value = millis << 80 | _VERSION_AND_VARIANT | (random >> 30) << 64 | (random & (1 << 30) - 1) << 32
-        return cls(UUID(int=value))
+        return cls._of(time.time_ns() // 1_000_000, secrets.randbits(42))
+
+    @classmethod
+    def derived(cls, moment: datetime, name: bytes) -> Producer:
+        """The producer that follows from a moment and a name: whoever derives it gets the same."""
+        micros = (moment - _EPOCH) // timedelta(microseconds=1)
+        digest = sha256(b"%d %b" % (micros, name)).digest()
+        return cls._of(micros // 1_000, int.from_bytes(digest) & (1 << 42) - 1)
+
+    @classmethod
+    def _of(cls, millis: int, bits: int) -> Producer:
+        value = (millis & (1 << 48) - 1) << 80 | _VERSION_AND_VARIANT
+        return cls(UUID(int=value | (bits >> 30) << 64 | (bits & (1 << 30) - 1) << 32))
 
     @property
     def key(self) -> UUID:

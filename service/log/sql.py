@@ -54,6 +54,10 @@ READ_SHARE = f"""
 """
 """The next page of one share of the log (see `EventLog.read_share`)."""
 
+READ_OTHERS = f"""
+{_SELECT} WHERE position > $1 AND split_part(stream, '-', 1) <> ALL($3::text[]) ORDER BY position LIMIT $2
+"""
+
 READ_STREAM = f"""
 {_SELECT} WHERE stream = $4 AND position > $1 AND position <= $2 ORDER BY position LIMIT $3
 """
@@ -97,5 +101,13 @@ KEPT_CHECKPOINTS = "SELECT size, root, note FROM log_checkpoint ORDER BY size, s
 LAST_CHECKPOINT = "SELECT note FROM log_checkpoint ORDER BY size DESC, signed_at DESC LIMIT 1"
 
 KEEP_CHECKPOINT = "INSERT INTO log_checkpoint (size, root, note) VALUES ($1, $2, $3)"
+
+USE_NEW_CODEC = """
+WITH added AS (
+    INSERT INTO log_codec (codec, dictionary, samples) SELECT max(codec) + 1, $1, $2 FROM log_codec
+    RETURNING codec
+)
+UPDATE log_head SET codec = added.codec FROM added RETURNING log_head.codec
+"""
 
 REDACT = "SELECT event_log_redact($1, $2)"

@@ -52,17 +52,31 @@ class EventLog:
         """Append `events` together; see `Appender.append`."""
         return await self._appender.append(events, conditions=conditions, also=also)
 
-    async def redact(self, payloads: Mapping[int, bytes], *, stream: str, who: str, why: str) -> int:
+    async def redact(
+        self,
+        payloads: Mapping[int, bytes],
+        fact: Mapping[str, object],
+        *,
+        stream: str,
+        conditions: Sequence[Condition] = (),
+    ) -> int:
         """Replace the payloads at these positions for good and destroy their salts; the tree stays as it is.
 
-        A `PayloadRedacted` that names each position and the SHA-256 of what stands there since goes into
-        `stream` in the same transaction, and its position is returned. `verify` reports what it finds
-        redacted, and takes any other change for a forgery.
+        A `PayloadRedacted` with the fields of `fact`, each position and the SHA-256 of what stands there
+        since goes into `stream` in the same transaction, and its position is returned. `verify` reports what
+        it finds redacted, and takes any other change for a forgery.
         """
         events = [(position, sha256(payload).hexdigest()) for position, payload in sorted(payloads.items())]
-        fact = msgspec.json.encode({"v": 1, "who": who, "why": why, "events": events})
         [position] = await self.append(
-            [NewEvent(Producer.new().key, stream, PAYLOAD_REDACTED, fact)],
+            [
+                NewEvent(
+                    Producer.new().key,
+                    stream,
+                    PAYLOAD_REDACTED,
+                    msgspec.json.encode({"v": 1, **fact, "events": events}),
+                )
+            ],
+            conditions=conditions,
             also=[Statement(sql.REDACT, item) for item in sorted(payloads.items())],
         )
         return position
@@ -99,6 +113,12 @@ class EventLog:
         `rest` (see `share_of`); the events of all other streams are in every share.
         """
         return await self._fetch(sql.READ_SHARE, after, upto, limit, list(shared_out), share, shares)
+
+    async def read_others(
+        self, apart_from: Sequence[str], *, after: int = -1, limit: int = PAGE
+    ) -> list[StoredEvent]:
+        """The first `limit` events after a position of streams whose prefix is none of `apart_from`."""
+        return await self._fetch(sql.READ_OTHERS, after, limit, list(apart_from))
 
     async def read_stream(self, stream: str, *, after: int = -1) -> list[StoredEvent]:
         """All events of `stream` after a position."""

@@ -19,6 +19,7 @@ import asyncpg
 
 from service.errors import AppendConflict, CalltrailError, EventIdReused, Tampered
 from service.log import sql
+from service.log.clock import clock_stepped
 from service.log.codec import Codecs
 from service.log.copy import HEADER, TRAILER, encode_rows
 from service.log.event import Condition, NewEvent, Statement
@@ -81,12 +82,16 @@ class AlreadyThere(CalltrailError):
 
 
 class Transaction:
-    """One attempt to write a batch. After `run`: `fates`, one for each request, and the new `state`."""
+    """One attempt to write a batch. After `run`: `fates`, one for each request, and the new `state`.
+
+    `stepped` is to be recorded: the clock was found behind the log.
+    """
 
     def __init__(self, batch: Sequence[Asked], state: State, codecs: Codecs, *, thorough: bool) -> None:
         self.fates: list[list[int] | CalltrailError] = []
         self.state = state
         self.committing = False
+        self.stepped: NewEvent | None = None
         self._batch = batch
         self._codecs = codecs
         self._thorough = thorough
@@ -111,6 +116,8 @@ class Transaction:
         thorough = self._thorough or straddles or bool(broken)
         known = await self._known(connection, partitions, thorough=thorough)
         recorded_at = max(head["now"], head["recorded_at"])
+        if recorded_at > head["now"]:
+            self.stepped = clock_stepped(head["now"], recorded_at)
         rows, also = self._plan(next_position, known, broken)
         self.state = State(tree, partitions, head["codec"])
         if not rows:

@@ -15,6 +15,7 @@ import asyncpg
 
 from service.errors import Tampered, TlogError
 from service.log import sql
+from service.log.event import StoredEvent
 from service.tlog.edge import RightEdge
 from service.tlog.encoding import HASH_BYTES
 from service.tlog.entry import encode_entry
@@ -110,6 +111,18 @@ def entry_of_row(row: asyncpg.Record) -> bytes:
         kind=kind,
         recorded_at=moment_text(recorded_at),
         commitment=commitment,
+    )
+
+
+def entry_of(event: StoredEvent) -> bytes:
+    """The entry of an event that was read."""
+    return encode_entry(
+        position=event.position,
+        event_id=str(event.event_id),
+        stream=event.stream,
+        kind=event.kind,
+        recorded_at=moment_text(event.recorded_at),
+        commitment=event.commitment,
     )
 
 

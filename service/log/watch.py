@@ -1,7 +1,8 @@
 """How far the log reaches, as seen by this process.
 
-One LISTEN connection for everybody, and a poll behind it: a notification that never comes, or a connection
-that died without a word, costs at most `POLL_S`. What this process appends itself is known at once.
+One LISTEN connection for everybody, and a poll behind it: a notification that never comes costs at most
+`POLL_S`, and a connection on which nothing passes any more, although nobody has closed it, `DEAD_S` beside.
+What this process appends itself is known at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from service.loops import Loop
 from service.postgres import Database, database_errors
 
 POLL_S = 1.0
+DEAD_S = 5.0
 
 
 class HeadWatch:
@@ -53,9 +55,8 @@ class HeadWatch:
             try:
                 await connection.add_listener("event_log", lambda *heard: self.advance(int(str(heard[-1]))))
                 while True:
-                    self.advance(await self._database.pool.fetchval(sql.HEAD))
+                    self.advance(await connection.fetchval(sql.HEAD, timeout=DEAD_S))
                     loop.beat()
                     await asyncio.sleep(POLL_S)
-                    await connection.fetchval("SELECT 1")  # notices a listener that is dead
             finally:
                 connection.terminate()

@@ -1,8 +1,9 @@
 """Postgres: the embedded server, the connection pools, and what a driver's error means.
 
 Two pools on one database: `Database.pool` (asyncpg, for the log's hot path) and `Database.engine`
-(SQLAlchemy, for tables and queries). With `DATABASE_URL` that server is used; without it an embedded one is
-started and shared by every command on the same data directory (`service.postgres.embedded`).
+(SQLAlchemy, for tables and queries). Both take the service's role (`service.postgres.role`). With
+`DATABASE_URL` that server is used; without it an embedded one is started and shared by every command on the
+same data directory (`service.postgres.embedded`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
+from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -21,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from service.config import Settings
 from service.errors import BadConfig, CalltrailError, DatabaseError, DatabaseUnavailable, SchemaMismatch
 from service.postgres.embedded import EmbeddedPostgres
+from service.postgres.role import take_role
 
 CLOSING_S = 2.0  # what is still asked of the database when it is closed has so long to end
 
@@ -35,6 +38,17 @@ class Database:
 
     async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
         """A connection outside the pools (for LISTEN and advisory locks); the caller closes it."""
+        connection = await self.connect_as_owner()
+        try:
+            with database_errors():
+                await take_role(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def connect_as_owner(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection that has not taken the service's role, for maintenance; the caller closes it."""
         with database_errors():
             return await asyncpg.connect(**connect_arguments(self.url))
 
@@ -68,9 +82,11 @@ async def open_pools(url: URL, *, max_size: int = 8) -> AsyncIterator[Database]:
             min_size=1,
             max_size=max_size,
             command_timeout=60,
+            init=take_role,
             reset=nothing_to_reset,
         )
     engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), pool_size=max_size)
+    event.listen(engine.sync_engine, "connect", take_role_sync)
     try:
         yield Database(url, pool, engine)
     finally:
@@ -79,6 +95,11 @@ async def open_pools(url: URL, *, max_size: int = 8) -> AsyncIterator[Database]:
             await asyncio.wait_for(pool.close(), CLOSING_S)
         except TimeoutError:
             pool.terminate()
+
+
+def take_role_sync(connection: Any, _record: object) -> None:
+    """`take_role` for SQLAlchemy's pool, outside any transaction that could be rolled back."""
+    connection.run_async(take_role)
 
 
 def parse_url(text: str) -> URL:

@@ -11,6 +11,7 @@ from service.projections.queries import Queries, TransferFilter, calls_of
 from service.projections.rebuild import Rebuilder, Report
 from service.projections.story import Step, call_story, difference_between, in_tempo
 from service.projections.transfer_audit import TransferAudit
+from service.projections.transfer_facts import TransferFacts
 
 __all__ = [
     "CallState",
@@ -24,6 +25,7 @@ __all__ = [
     "Report",
     "Step",
     "TransferAudit",
+    "TransferFacts",
     "TransferFilter",
     "call_story",
     "calls_of",

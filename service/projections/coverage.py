@@ -1,8 +1,12 @@
 """`coverage`: per agent, the spans of time in which the record is complete, doubtful, or missing.
 
-A span is `complete` while a session is open, `missing` while none is, and `doubtful` where a poll failed on a
-server that does not redeliver. Times are the recorder's. The span that follows a lost session begins when the
-session was last known to be alive, not when its loss was noticed.
+A span is `complete` while a session is open, `missing` while none is, and `doubtful` from a poll that failed
+on a server that does not redeliver until polls succeed again. Times are the recorder's. The span that follows
+a lost session begins when the session was last known to be alive, not when its loss was noticed.
+
+A process that is killed writes nothing more, so in the log its sessions stay open. Readers are told that the
+record is doubtful from when such a session was last known to be alive (`as_known`): a successor that comes in
+time will have missed nothing, one that comes later will say so in the log.
 """
 
 from __future__ import annotations
@@ -60,14 +64,13 @@ class Coverage:
                 session = opened
                 if not (isinstance(event, SessionResumed) and spans and spans[-1]["kind"] == COMPLETE):
                     begin(spans, COMPLETE, at, recorded, type(event).__name__)
-            case SessionLost(session=lost, at=at, cause=cause, last_alive=alive):
+            case SessionLost(session=lost, cause=cause, last_alive=alive):
                 if session not in {None, lost}:
                     return row  # another session has taken its place
                 session = None
-                begin(spans, MISSING, alive or at, recorded, cause)
-            case GapSuspected(at=at, cause=cause, last_alive=alive):
-                begin(spans, DOUBTFUL, alive or at, recorded, cause)
-                begin(spans, COMPLETE, at, recorded, "polling went on")
+                begin(spans, MISSING, alive or last_begun(spans) or event.at, recorded, cause)
+            case GapSuspected(cause=cause, last_alive=alive):
+                begin(spans, DOUBTFUL, alive or last_begun(spans) or event.at, recorded, cause)
             case SessionClosed(session=closed, at=at, reason=reason):
                 if session not in {None, closed}:
                     return row
@@ -94,6 +97,22 @@ def begin(spans: list[dict[str, Any]], kind: str, at: datetime, recorded: Record
     spans.append(
         {"kind": kind, "from": moment, "to": None, "why": storable(why), "position": recorded.position}
     )
+
+
+def last_begun(spans: list[dict[str, Any]]) -> datetime | None:
+    return datetime.fromisoformat(spans[-1]["from"]) if spans else None
+
+
+def as_known(spans: list[dict[str, Any]], alive_at: datetime | None, why: str) -> list[dict[str, Any]]:
+    """The spans, where of an open session nothing is known after `alive_at` (None: since its opening)."""
+    begun = last_begun(spans)
+    if begun is None or spans[-1]["kind"] != COMPLETE:
+        return spans
+    since = begun if alive_at is None else max(begun, alive_at)
+    last, moment = spans[-1], since.isoformat()
+    doubtful = {"kind": DOUBTFUL, "from": moment, "to": None, "why": why, "position": last["position"]}
+    certain = [{**last, "to": moment}] if since > begun else []
+    return [*spans[:-1], *certain, doubtful]
 
 
 def overlapping(spans: list[dict[str, Any]], since: datetime, until: datetime | None) -> list[dict[str, Any]]:

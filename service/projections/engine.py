@@ -25,6 +25,7 @@ from service.projections import sql
 from service.projections.folding import Folder, SetAside
 from service.projections.memory import search_for_cycles_seldom
 from service.projections.projection import Projection, Recorded
+from service.projections.refold import refold_redacted
 from service.projections.tables import Connection, ProjectionTable, prepare
 
 logger = logging.getLogger(__name__)
@@ -138,6 +139,7 @@ class Engine:
                     aside = [SetAside(name, reached, describe_fault(refused))]
                 await set_aside(connection, generation, aside)
                 folder.set_aside.clear()
+                await refold_redacted(connection, self._log, folder, batch, reached)
                 await connection.execute(sql.MOVE, name, generation, reached)
                 self._folders[name] = (folder, reached)
 

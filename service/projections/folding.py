@@ -162,6 +162,7 @@ class Folder:
             replaced = [key for key, held in self._unwritten.items() if held.stored]
             if replaced:
                 await table.delete(connection, replaced)
+            await table.unfold(connection, [held.row for held in self._unwritten.values()], replaced)
         rows = self._rows
         rows += [table.record(held.row, held.since, None) for held in self._unwritten.values()]
         if rows:

@@ -48,6 +48,15 @@ SELECT * FROM (
 """  # noqa: S608 constants
 """Transfers commanded through us, and those only observed (door "observed"), in one form."""
 
+_SELECT_COVERAGE = f"""
+SELECT c.agent, c.spans, s.alive_at,
+    CASE WHEN NOT s.attended THEN 'no process records the agent'
+         WHEN s.status = 'retrying' THEN 'polls fail: ' || s.reason END AS unknown
+FROM coverage AS c LEFT JOIN recorder_session_now AS s ON s.agent = c.agent AND s.session = c.session
+WHERE c.generation = {live_generation("coverage")}
+"""  # noqa: S608 constants
+"""`unknown`: why nothing is known of an open session's last moments, where that is so."""
+
 LIVE_NOW = f"{_SELECT_LEGS} AND to_position IS NULL AND {call_state.LIVE_LEG}"
 LIVE_AT = f"""
 {LIVE_NOW} AND from_position <= $1
@@ -100,22 +109,10 @@ class Queries:
         return [row["from_position"] for row in rows]
 
     async def transfers(self, wanted: TransferFilter, *, limit: int = 100) -> list[dict[str, Any]]:
-        """Transfers, newest first."""
-        statement, arguments = _SELECT_TRANSFERS, list[Any]()
-        for condition, value in (
-            ("call_id =", wanted.call_id),
-            ("agent =", wanted.agent),
-            ("destination =", wanted.destination),
-            ("reason =", wanted.reason),
-            ("outcome =", wanted.outcome),
-            ("requested_at >=", wanted.since),
-            ("requested_at <", wanted.until),
-            ("first_position <", wanted.before_position),
-        ):
-            if value is not None:
-                arguments.append(value)
-                statement += f" AND {condition} ${len(arguments)}"
-        return await self._rows(f"{statement} ORDER BY first_position DESC LIMIT {limit:d}", *arguments)
+        """Transfers, newest first, each with the gaps in its agent's record that overlap it."""
+        statement, arguments = transfers_query(wanted)
+        statement += f" ORDER BY first_position DESC LIMIT {limit:d}"
+        return await self._with_gaps(await self._rows(statement, *arguments))
 
     async def transfer(self, transfer_id: UUID) -> dict[str, Any]:
         """One transfer's audit row, with the gaps in its agent's record that overlap it.
@@ -127,26 +124,52 @@ class Queries:
         rows = await self._rows(f"{_SELECT_TRANSFERS} AND transfer_id = $1", transfer_id)
         if not rows:
             raise NotFound(f"there is no transfer {transfer_id}")
-        row = rows[0]
-        spans = await self.coverage(row["agent"])
-        row["gaps"] = coverage.overlapping(spans, row["requested_at"], row["settled_at"])
-        return row
+        return (await self._with_gaps(rows))[0]
+
+    async def _with_gaps(self, transfers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        agents = list({row["agent"] for row in transfers})
+        spans = {row["agent"]: row["spans"] for row in await self._coverage("AND c.agent = ANY($1)", agents)}
+        for row in transfers:
+            row["gaps"] = coverage.overlapping(
+                spans.get(row["agent"], []), row["requested_at"], row["settled_at"]
+            )
+        return transfers
+
+    async def transfers_of(
+        self, call_ids: Sequence[str], transfer_ids: Sequence[UUID]
+    ) -> dict[UUID, dict[str, Any]]:
+        """The audit rows of transfers on these calls, by id."""
+        rows = await self._rows(
+            f"{_SELECT_TRANSFERS} AND call_id = ANY($1::text[]) AND transfer_id = ANY($2::uuid[])",
+            call_ids,
+            transfer_ids,
+        )
+        return {row["transfer_id"]: row for row in rows}
+
+    async def gaps_of(
+        self, agent: str | None, since: datetime, until: datetime | None
+    ) -> list[dict[str, Any]]:
+        """The gaps in an agent's record that overlap a time (`until` None: still going on)."""
+        spans = [] if agent is None else await self.coverage(agent)
+        return coverage.overlapping(spans, since, until)
 
     async def coverage(self, agent: str) -> list[dict[str, Any]]:
         """The spans of an agent's record, oldest first: complete, doubtful or missing."""
-        rows = await self._rows(
-            f"SELECT spans FROM coverage WHERE agent = $1 AND generation = {live_generation('coverage')}",  # noqa: S608 constants
-            agent,
-        )
+        rows = await self._coverage("AND c.agent = $1", agent)
         spans: list[dict[str, Any]] = rows[0]["spans"] if rows else []
         return spans
 
     async def coverages(self) -> list[dict[str, Any]]:
         """Every recorded agent with the spans of the record, by user name."""
-        return await self._rows(
-            f"SELECT agent, spans FROM coverage WHERE generation = {live_generation('coverage')} "  # noqa: S608 constants
-            "ORDER BY agent"
-        )
+        return await self._coverage("ORDER BY c.agent")
+
+    async def _coverage(self, which: str, *arguments: Any) -> list[dict[str, Any]]:
+        rows = await self._rows(f"{_SELECT_COVERAGE} {which}", *arguments)
+        for row in rows:
+            why, alive_at = row.pop("unknown"), row.pop("alive_at")
+            if why is not None:
+                row["spans"] = coverage.as_known(row["spans"], alive_at, why)
+        return rows
 
     async def _rows(self, statement: str, *arguments: Any) -> list[dict[str, Any]]:
         with database_errors():
@@ -158,6 +181,25 @@ class Queries:
             for name in names:
                 row[name] = decode(row[name])
         return rows
+
+
+def transfers_query(wanted: TransferFilter) -> tuple[str, list[Any]]:
+    """The statement that selects the transfers in `wanted`, commanded and observed, and its arguments."""
+    statement, arguments = _SELECT_TRANSFERS, list[Any]()
+    for condition, value in (
+        ("call_id =", wanted.call_id),
+        ("agent =", wanted.agent),
+        ("destination =", wanted.destination),
+        ("reason =", wanted.reason),
+        ("outcome =", wanted.outcome),
+        ("requested_at >=", wanted.since),
+        ("requested_at <", wanted.until),
+        ("first_position <", wanted.before_position),
+    ):
+        if value is not None:
+            arguments.append(value)
+            statement += f" AND {condition} ${len(arguments)}"
+    return statement, arguments
 
 
 HIGHEST = 1 << 40  # beyond the position of any event: each doubling costs one more probe

@@ -30,6 +30,7 @@ from service.projections.compare import Difference, differences
 from service.projections.engine import BATCH, concerning, enter, read_page, set_aside
 from service.projections.folding import Folder
 from service.projections.projection import Projection
+from service.projections.refold import refold_redacted
 from service.projections.tables import Connection, ProjectionTable, prepare, teach_json
 from service.projections.worker import Task, build, find_projections
 
@@ -232,6 +233,7 @@ class Rebuilder:
                 await folder.flush(connection)
                 aside = [*folder.set_aside, *concerning(unread, projection)]
                 await set_aside(connection, generation, aside)
+                await refold_redacted(connection, self._log, folder, batch, reached)
                 await connection.execute(sql.MOVE, projection.name, generation, reached)
             folder.set_aside.clear()
 

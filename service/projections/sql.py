@@ -37,6 +37,10 @@ ON CONFLICT (name, generation, position) DO UPDATE SET reason = excluded.reason
 FORGET = "DELETE FROM projection WHERE name = $1 AND generation = $2 AND NOT live"
 FORGET_SET_ASIDE = "DELETE FROM projection_set_aside WHERE name = $1 AND generation = $2"
 
+FORGET_ASIDE_AT = """
+DELETE FROM projection_set_aside WHERE name = $1 AND generation = $2 AND position = ANY($3::bigint[])
+"""
+
 GENERATIONS = "SELECT generation FROM projection WHERE name = $1 AND NOT live ORDER BY generation"
 
 STATUS = """

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql
 
 from service.projections.intervals import node_of
 from service.projections.projection import Key, Projection, Row, Sweep
+from service.projections.unfolding import Parts, Unfolding
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -57,6 +58,9 @@ class ProjectionTable:
         self._generation = generation
         self._versioned = projection.versioned
         self._early_indexes = projection.early_indexes
+        self._parts = (
+            Parts(projection, projection.key[0], generation) if isinstance(projection, Unfolding) else None
+        )
         own = OWN if self._versioned else OWN[:1]
         self._columns = tuple(column.name for column in columns if column.name not in own)
         self._values = itemgetter(*self._columns)
@@ -124,6 +128,16 @@ class ProjectionTable:
     async def delete(self, connection: Connection, keys: Sequence[Key]) -> None:
         await connection.execute(self._delete, *turned(keys))
 
+    async def unfold(self, connection: Connection, rows: Sequence[Row], replaced: Sequence[Key]) -> None:
+        """Write the parts of `rows`, if there are such, in place of those of the keys `replaced`."""
+        if self._parts is None:
+            return
+        if replaced:
+            await connection.execute(self._parts.delete, [key[0] for key in replaced])
+        await connection.copy_records_to_table(
+            self._parts.name, records=self._parts.records(rows), columns=self._parts.columns
+        )
+
     # The table itself
 
     async def create(self, connection: Connection) -> None:
@@ -134,25 +148,32 @@ class ProjectionTable:
         for place, index in enumerate(self._early_indexes):
             unique = "" if place else "UNIQUE "
             await connection.execute(f"CREATE {unique}INDEX {self.name}_{place} ON {self.name} {index}")
+        if self._parts is not None:
+            await self._parts.create(connection)
 
     async def attach(self, connection: Connection) -> None:
         """Make the remaining indexes and let readers see it. Readers of other generations are not held up."""
-        await connection.execute(
-            f"ALTER TABLE {self.parent} ATTACH PARTITION {self.name} FOR VALUES IN ({self._generation})"
-        )
-        await connection.execute(f"ANALYZE {self.name}")
+        for parent, name in self._tables():
+            await connection.execute(
+                f"ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES IN ({self._generation})"
+            )
+            await connection.execute(f"ANALYZE {name}")
 
     async def drop(self, connection: Connection) -> None:
         """Delete the generation, outside of any transaction, without holding readers up."""
-        if await connection.fetchval("SELECT to_regclass($1)::text", self.name) is None:
-            return
-        pending = await connection.fetchval(DETACHING, self.name)
-        if pending is not None:
-            how = "FINALIZE" if pending else "CONCURRENTLY"
-            await connection.execute(
-                f"ALTER TABLE {self.parent} DETACH PARTITION {self.name} {how}", timeout=None
-            )
-        await connection.execute(f"DROP TABLE IF EXISTS {self.name}")
+        for parent, name in self._tables():
+            if await connection.fetchval("SELECT to_regclass($1)::text", name) is None:
+                continue
+            pending = await connection.fetchval(DETACHING, name)
+            if pending is not None:
+                how = "FINALIZE" if pending else "CONCURRENTLY"
+                await connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {name} {how}", timeout=None)
+            await connection.execute(f"DROP TABLE IF EXISTS {name}")
+
+    def _tables(self) -> list[tuple[str, str]]:
+        """Its tables, each with the one that it is a partition of."""
+        parts = [] if self._parts is None else [(self._parts.parent, self._parts.name)]
+        return [(self.parent, self.name), *parts]
 
 
 DETACHING = "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = $1::regclass"

@@ -10,7 +10,7 @@ import aiohttp
 
 from service.cometd import Client, Cookies, LongPolling, ResumeState, Timing
 from service.config import Agent
-from service.errors import GwsError, TransportFailed
+from service.errors import TransportFailed
 from service.gws import GwsClient, dialect
 
 
@@ -60,23 +60,15 @@ class Access:
     def connect(
         self,
         pacing: Pacing,
-        troubled: Callable[[str], None],
         *,
         resume: ResumeState | None = None,
         acked: int = 0,
     ) -> Client:
-        """A CometD client that logs in by a GET first: it brings the cookie and the CSRF token.
-
-        `troubled` is told why, each time that cannot be done.
-        """
+        """A CometD client that logs in by a GET first: it brings the cookie and the CSRF token."""
 
         async def prepare() -> None:
             await pacing.openings.turn()
-            try:
-                answer = await self.gws.me()
-            except GwsError as error:
-                troubled(str(error))
-                raise TransportFailed(str(error), sent=False) from error
+            answer = await self.gws.me()
             if answer.http_status in {401, 403}:
                 raise TransportFailed(
                     f"GWS does not know the user or the password: {answer.message}",

@@ -37,24 +37,18 @@ ANSWER_S = 5.0  # a connection that does not answer for so long is dead
 
 TRY_LOCK = "SELECT pg_try_advisory_lock($1)"
 
-_HELD = """
-SELECT classid::bigint << 32 | objid::bigint FROM pg_locks
-WHERE locktype = 'advisory' AND objsubid = 1 AND granted
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
-"""The numbers of the advisory locks that somebody holds (PostgreSQL documentation, view pg_locks)."""
-
 ENROL = "INSERT INTO recorder_session (agent) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 
-CLAIM = f"""
+CLAIM = """
 WITH free AS (
     SELECT * FROM recorder_session
-    WHERE agent = ANY($1::text[]) AND (owner IS NULL OR owner = $2 OR owner NOT IN ({_HELD}))
+    WHERE agent = ANY($1::text[])
+        AND (owner IS NULL OR owner = $2 OR owner NOT IN (SELECT number FROM advisory_lock_held))
     FOR UPDATE SKIP LOCKED
 )
 UPDATE recorder_session AS s SET owner = $2, idle = false FROM free WHERE s.agent = free.agent
 RETURNING free.agent, free.session, free.delivered, free.acked, free.alive_at, free.idle, free.secret
-"""  # noqa: S608 a constant
+"""
 """Take what is free, and what is ours already. `idle` is believed once (see `ResumeState.idle`)."""
 
 RELEASE = "UPDATE recorder_session SET owner = NULL WHERE agent = ANY($1::text[]) AND owner = $2"
@@ -74,12 +68,7 @@ FROM told, ours WHERE s.agent = ours.agent AND told.agent = ours.agent
 """
 """Never waits for a row, lest it and an append wait for each other; who is appending is alive anyhow."""
 
-LIST = f"""
-SELECT agent, coalesce(owner IN ({_HELD}), false) AS attended,
-    status, reason, session, delivered, alive_at, updated_at
-FROM recorder_session ORDER BY agent
-"""  # noqa: S608 a constant
-
+LIST = "SELECT * FROM recorder_session_now ORDER BY agent"
 
 UNATTENDED = "unattended"
 

@@ -19,15 +19,14 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import cast
-from uuid import UUID
 
 from service.cometd import (
     Client,
     Delivery,
     Evidence,
+    Failing,
     Item,
     Lost,
-    Message,
     MultipleClients,
     Opened,
     PossibleGap,
@@ -38,7 +37,6 @@ from service.cometd import (
 )
 from service.errors import (
     BadInput,
-    CalltrailError,
     DatabaseError,
     DatabaseUnavailable,
     EventIdReused,
@@ -48,7 +46,6 @@ from service.events import (
     CallsSnapshotTaken,
     Event,
     GapSuspected,
-    NotificationReceived,
     SessionClosed,
     SessionLost,
     SessionOpened,
@@ -57,22 +54,19 @@ from service.events import (
     UnreadableReceived,
     encode,
     session_stream,
-    stream_of_notification,
 )
 from service.log import EventLog, NewEvent, Producer, Statement
 from service.loops import Loop
 from service.recorder.access import Access, Pacing
+from service.recorder.appending import PatientLog
 from service.recorder.kept import Keeper, Kept, moment
+from service.recorder.numbering import PART_BYTES, Numbering, in_parts
 from service.recorder.ownership import Beat, Ownership
 
 logger = logging.getLogger(__name__)
 
-PART_BYTES = 512 << 10
-"""A larger element is cut: an event's payload is limited, and what GWS sent is kept whole."""
 MOST_FACTS = 100
 """With so many facts waiting for the log nothing more is asked of the server."""
-MAX_INTERVAL_S = 10.0  # CometD's default, where the server's advice does not say
-SHARE_OF_INTERVAL = 0.4  # of the time a session lives without a poll, how much an append may take
 REST_S, LONGEST_REST_S = 60.0, 900.0  # before a session that the server has ended for good is tried anew
 
 
@@ -85,19 +79,6 @@ class Status(StrEnum):
     LOST = "lost"
     REFUSED = "refused"
     STOPPED = "stopped"
-
-
-class Numbering:
-    """The ids of one CometD session's events, and how many of them are durable."""
-
-    def __init__(self, client_id: str, events: Producer, delivered: int = 0) -> None:
-        self.client_id = client_id
-        self.events = events
-        self.delivered = delivered
-
-    @property
-    def session(self) -> UUID:
-        return self.events.key
 
 
 class AgentRecorder:
@@ -118,10 +99,11 @@ class AgentRecorder:
     ) -> None:
         self.user = access.agent.user
         self.status = Status.STARTING
-        self.reason = ""
+        self._cause = ""  # of the status
+        self._fault = ""  # why requests fail, if they do since the status changed
         self.loop = Loop(f"recorder {self.user}", self._run)
         self._access = access
-        self._log = log
+        self._log = PatientLog(log)
         self._keeper = keeper
         self._kept: Kept | None = kept
         self._ownership = ownership
@@ -129,9 +111,7 @@ class AgentRecorder:
         self._client: Client | None = None
         self._numbering = Numbering("", Producer.new())
         self._open = False  # in the log a session is open
-        self._patience = MAX_INTERVAL_S * SHARE_OF_INTERVAL
         self._unwritten: list[NewEvent] = []
-        self._pending: asyncio.Task[CalltrailError | None] | None = None
         self._refusal = ""
         self._rests = 0
         self._closing = asyncio.Event()
@@ -146,7 +126,7 @@ class AgentRecorder:
 
     def beat(self) -> Beat:
         """What to write down now and then. With facts waiting, how far the record reaches is not certain."""
-        certain = self._open and not self._unwritten and self._pending is None
+        certain = self._open and not self._unwritten and not self._log.busy
         state = self._client.resume_state if certain and self._client is not None else None
         alive = None if state is None or state.since is None else moment(state.since)
         return Beat(self.user, self._numbering.session, alive, self.current_status, self.reason)
@@ -155,6 +135,11 @@ class AgentRecorder:
     def current_status(self) -> Status:
         retrying = self._client is not None and self._client.state is State.RETRYING
         return Status.RETRYING if self.status is Status.OPEN and retrying else self.status
+
+    @property
+    def reason(self) -> str:
+        """Why the recording stands where it does, or is not going on."""
+        return self._cause if self.current_status is Status.OPEN else self._fault or self._cause
 
     # The loop
 
@@ -176,9 +161,9 @@ class AgentRecorder:
         """Go on with what an earlier process, or an earlier client of ours, has left; else begin."""
         kept, self._kept = self._kept, None
         if self._client is not None and (state := self._client.resume_state) is not None and self._open:
-            return self._access.connect(self._pacing, self._troubled, resume=state, acked=self._client.acked)
+            return self._access.connect(self._pacing, resume=state, acked=self._client.acked)
         if kept is None or kept.session is None:
-            return self._access.connect(self._pacing, self._troubled)
+            return self._access.connect(self._pacing)
         self._open = True
         producer = Producer(kept.session)
         secret = self._keeper.open(kept)
@@ -188,10 +173,10 @@ class AgentRecorder:
             resume = secret.resume_state(kept.alive_at, idle=kept.idle)
             await self._pacing.resumptions.turn()
             with suppress(BadInput):  # it was held over other channels
-                return self._access.connect(self._pacing, self._troubled, resume=resume, acked=kept.acked)
+                return self._access.connect(self._pacing, resume=resume, acked=kept.acked)
         self._numbering = Numbering("", producer, kept.delivered)
         await self._lose_kept(kept)
-        return self._access.connect(self._pacing, self._troubled)
+        return self._access.connect(self._pacing)
 
     async def _lose_kept(self, kept: Kept) -> None:
         assert kept.session is not None
@@ -236,7 +221,7 @@ class AgentRecorder:
         numbering = self._number(delivery.client_id)
         events: list[NewEvent] = []
         for message in delivery.messages:
-            events += self._events_of(message, numbering.delivered + len(events))
+            events += numbering.events_of(message, self.user, numbering.delivered + len(events))
         delivered = numbering.delivered + len(events)
         try:
             await self._append(events, self._state(delivered, delivery))
@@ -247,26 +232,6 @@ class AgentRecorder:
             return
         numbering.delivered = delivered
         delivery.confirm()
-
-    def _events_of(self, message: Message, count: int) -> list[NewEvent]:
-        """The events of one element. They hold nothing that a redelivery would change."""
-        session = self._numbering.session
-        parts = [message.raw[at : at + PART_BYTES] for at in range(0, len(message.raw), PART_BYTES)]
-        whole = len(parts) == 1
-        stream = stream_of_notification(message.raw, session) if whole else session_stream(session)
-        events = []
-        for number, part in enumerate(parts):
-            event = NotificationReceived(
-                session=session,
-                agent=self.user,
-                count=count + number,
-                channel=None if message.channel is None else printable(message.channel),
-                part=number + 1,
-                parts=len(parts),
-            )
-            event_id = self._numbering.events.event_id(count + number)
-            events.append(NewEvent(event_id, stream, event.kind(), encode(event, part)))
-        return events
 
     # Facts
 
@@ -279,16 +244,16 @@ class AgentRecorder:
         self._unwritten.append(NewEvent(Producer.new().key, stream, event.kind(), encode(event, body)))
 
     def _note_in_parts(self, event: Event, body: bytes) -> None:
-        parts = range(0, len(body), PART_BYTES)
+        parts = in_parts(body)
         said = event.reason if isinstance(event, UnreadableReceived) else event.kind()
-        for number, start in enumerate(parts, start=1):
+        for number, part in enumerate(parts, start=1):
             piece = UnreadableReceived(
                 session=self._numbering.session,
                 agent=self.user,
                 received_at=datetime.now(UTC),
                 reason=f"{said} (part {number} of {len(parts)})",
             )
-            self._note(piece, body[start : start + PART_BYTES])
+            self._note(piece, part)
 
     async def _write_facts(self) -> None:
         """Write what is still unwritten; if the log is away, it goes in with the next append."""
@@ -349,12 +314,19 @@ class AgentRecorder:
                 return [(unreadable, body)]
             case Stopped():
                 return self._stopped(item)
-            case MultipleClients():
-                self.reason = "another client shares this session's cookies and slows both down"
-                logger.warning(self.reason, extra={"agent": agent, "session": str(session)})
+            case Failing() | MultipleClients():
+                self._warned(item)
                 return []
             case Delivery():
                 return []
+
+    def _warned(self, item: Failing | MultipleClients) -> None:
+        if isinstance(item, Failing):
+            self._fault = item.cause
+            logger.warning("a request failed and is tried again", extra=self._extra(item.cause))
+        else:
+            self._cause = "another client shares this session's cookies and slows both down"
+            logger.warning("the session is crowded", extra=self._extra(self._cause))
 
     def _opened(self, max_interval: float | None) -> None:
         self._now(Status.OPEN)
@@ -362,7 +334,7 @@ class AgentRecorder:
         self._refusal = ""
         self._rests = 0
         if max_interval is not None:
-            self._patience = max(0.2, max_interval * SHARE_OF_INTERVAL)
+            self._log.session_lives(max_interval)
 
     def _refused(self, reason: str, at: datetime) -> list[tuple[Event, bytes | None]]:
         """Report a refusal once, however often it is repeated."""
@@ -388,14 +360,8 @@ class AgentRecorder:
             return [(closed, None)]
         return [] if self._closing.is_set() else self._refused(item.reason, now)
 
-    def _troubled(self, why: str) -> None:
-        """GWS cannot be asked to let us in: said once, and shown until it can."""
-        if self.reason != why:
-            self.reason = why
-            logger.warning("GWS cannot be reached", extra={"agent": self.user, "fault": why})
-
     def _now(self, status: Status, reason: str = "") -> None:
-        self.status, self.reason = status, reason
+        self.status, self._cause, self._fault = status, reason, ""
         extra = {
             "agent": self.user,
             "session": str(self._numbering.session),
@@ -449,40 +415,12 @@ class AgentRecorder:
             raise DatabaseUnavailable("another process may have taken over the agent")
         while True:
             try:
-                await self._append_in_time([*self._unwritten, *events], also)
+                await self._log.append([*self._unwritten, *events], also)
             except EventIdReused as error:
                 self._keep_first(events, error)
             else:
                 self._unwritten.clear()
                 return
-
-    async def _append_in_time(self, events: Sequence[NewEvent], also: Sequence[Statement]) -> None:
-        """Append, but do not wait so long that the server gives the session up.
-
-        An append that takes longer goes on behind our back. None other is begun before its end is known, so
-        no more than one response is ever held; if it succeeds after all, the log knows the events when they
-        come again.
-        """
-        if self._pending is not None:
-            await self._end_of(self._pending)
-        self._pending = asyncio.create_task(self._outcome(events, also))
-        error = await self._end_of(self._pending)
-        if error is not None:
-            raise error
-
-    async def _outcome(self, events: Sequence[NewEvent], also: Sequence[Statement]) -> CalltrailError | None:
-        try:
-            await self._log.append(events, also=also)
-        except CalltrailError as error:
-            return error
-        return None
-
-    async def _end_of(self, pending: asyncio.Task[CalltrailError | None]) -> CalltrailError | None:
-        await asyncio.wait((pending,), timeout=self._patience)
-        if not pending.done():
-            raise DatabaseUnavailable("the log is slow")
-        self._pending = None
-        return pending.result()
 
     def _keep_first(self, events: list[NewEvent], error: EventIdReused) -> None:
         """Keep the bytes that came first; the other ones are evidence, and an alarm."""
@@ -499,7 +437,7 @@ class AgentRecorder:
         )
         self._note(alarm, other.payload)
 
-    def _extra(self, error: Exception, attempt: int = 1) -> dict[str, object]:
+    def _extra(self, error: Exception | str, attempt: int = 1) -> dict[str, object]:
         session = str(self._numbering.session)
         return {"agent": self.user, "session": session, "attempt": attempt, "fault": str(error)}
 
@@ -525,8 +463,3 @@ class AgentRecorder:
 
 def moment_of(seconds: float | None) -> datetime | None:
     return None if seconds is None else moment(seconds)
-
-
-def printable(channel: str) -> str:
-    """The channel as text that JSON can hold: lone surrogates are replaced."""
-    return channel.encode(errors="replace").decode()

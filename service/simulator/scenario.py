@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from service.simulator.calendar import Calendar
 from service.simulator.desk import Desk, click_twice
 from service.simulator.faults import Fault
 from service.simulator.switch import Call
@@ -72,6 +73,7 @@ class Hop:
     outcome: str
     back: bool
     holds: bool
+    commanded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,9 @@ class Scenario:
     times faster than real ones (the simulator's own `speed` is set to it, so that durations look right).
     `transfer_share` of the talks end in a transfer, `back_share` of the later ones go back to the agent
     before (ping-pong). `through` is the address that the agents' applications send to, the simulator's own
-    when None. `happened` counts what was done.
+    when None. Where `commands_through` is given, `commanded_share` of the single-step transfers are sent to
+    that address instead. With a `calendar` the `calls` bear its times, spread over its weeks; every
+    `loss_every` calls an agent's CometD session is lost. `happened` counts what was done.
     """
 
     world: World
@@ -106,8 +110,13 @@ class Scenario:
     transfer_share: float = 0.45
     back_share: float = 0.35
     through: str | None = None
+    commands_through: str | None = None
+    commanded_share: float = 0.7
+    calendar: Calendar | None = None
+    loss_every: int | None = None
     happened: Counter[str] = field(default_factory=Counter)
     _desks: dict[str, Desk] = field(init=False, repr=False, default_factory=dict)
+    _commanders: dict[str, Desk] = field(init=False, repr=False, default_factory=dict)
     _free: list[str] = field(init=False, repr=False, default_factory=list)
 
     async def run(self) -> None:
@@ -121,12 +130,18 @@ class Scenario:
                 number: await stack.enter_async_context(Desk(agent, url, connector))
                 for number, agent in self.world.agents.items()
             }
+            if self.commands_through is not None:
+                self._commanders = {
+                    number: await stack.enter_async_context(Desk(agent, self.commands_through, connector))
+                    for number, agent in self.world.agents.items()
+                }
             self._free = list(self._desks)
             await asyncio.gather(*(desk.log_in() for desk in self._desks.values()))
             async with asyncio.TaskGroup() as calls:
                 number = 0
                 while self.calls is None or number < self.calls:
                     calls.create_task(self._live(number))
+                    self._lose(number)
                     number += 1
                     await asyncio.sleep(arrivals.expovariate(self.calls_per_s))
 
@@ -142,6 +157,7 @@ class Scenario:
                     outcome=rng.choices(list(OUTCOMES), [share for share, _ in OUTCOMES.values()])[0],
                     back=bool(hops) and rng.random() < self.back_share,
                     holds=rng.random() < 0.2,
+                    commanded=rng.random() < self.commanded_share,
                 )
             )
         return Plan(
@@ -161,6 +177,17 @@ class Scenario:
     def _draw_talk(self, rng: random.Random) -> float:
         return rng.lognormvariate(0, 0.8) * self.talk_s / 1.377  # e^(0.8²/2): the mean of the first factor
 
+    def _starts_at(self, number: int) -> float | None:
+        if self.calendar is None or self.calls is None:
+            return None
+        return self.calendar.moment(number / self.calls)
+
+    def _lose(self, number: int) -> None:
+        """Lose the session of an agent, now and then."""
+        if self.loss_every and number % self.loss_every == self.loss_every - 1:
+            agent = random.Random(f"{self.world.seed}/loss/{number}").choice(list(self._desks))
+            self.happened["sessions lost"] += self.world.kill_session(agent)
+
     # One call
 
     async def _live(self, number: int) -> None:
@@ -172,7 +199,9 @@ class Scenario:
             self._stand(agent)
             return
         self.happened["placed"] += 1
-        call = self.world.place_call(caller, agent, user_data=plan.user_data)
+        call = self.world.place_call(
+            caller, agent, user_data=plan.user_data, starts_at=self._starts_at(number)
+        )
         try:
             await self._pass(plan.ring_s)
             if plan.abandoned:
@@ -217,6 +246,7 @@ class Scenario:
     async def _transfer(self, call: Call, agent: str, target: str, hop: Hop) -> bool:
         """Let an agent transfer; tells whether the target has the call."""
         desk = self._desks[agent]
+        commander = self._commanders.get(agent, desk) if hop.commanded else desk
         fault = self._aim(hop.outcome, call, agent)
         destination = "0800123456" if hop.outcome == "outside" else target
         given: dict[str, Any] = {"destination": {"phoneNumber": destination}}
@@ -227,9 +257,9 @@ class Scenario:
             await asyncio.sleep(SETTLE_S)
             await desk.operate(call.id, "CompleteTransfer")
         elif hop.outcome == "double_click":
-            await click_twice(desk, call.id, "SingleStepTransfer", **given)
+            await click_twice(commander, call.id, "SingleStepTransfer", **given)
         else:
-            await desk.operate(call.id, "SingleStepTransfer", **given)
+            await commander.operate(call.id, "SingleStepTransfer", **given)
         await asyncio.sleep(SETTLE_S)
         if fault in self.world.faults.waiting:
             self.world.faults.waiting.remove(fault)

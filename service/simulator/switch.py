@@ -51,7 +51,10 @@ class Leg:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call: its identity, which never changes, its attached data, and its legs (released ones too)."""
+    """A call: its identity, which never changes, its attached data, and its legs (released ones too).
+
+    `ahead_s` is how far the call's own clock was ahead of the real one when it was placed, at `placed_at`.
+    """
 
     id: str
     uuid: str
@@ -64,6 +67,8 @@ class Call:
     user_data: UserData = field(default_factory=list)
     legs: list[Leg] = field(default_factory=list)
     consult: "Call | None" = None
+    placed_at: float = 0.0
+    ahead_s: float = 0.0
 
     @property
     def live(self) -> list[Leg]:
@@ -128,6 +133,13 @@ class Switch:
             notification_type=notification_type,
         )
 
+    def time_of(self, call: Call) -> float:
+        """What a call's own clock says, in seconds since the epoch."""
+        now = self._clock()
+        if not call.ahead_s:
+            return now
+        return call.placed_at + call.ahead_s + (now - call.placed_at) * self._options.speed
+
     def calls_of(self, number: str) -> list[View]:
         """Every live leg of an agent, as GET /me/calls lists them."""
         return [self.view(call, leg) for call in self._going.values() if (leg := call.leg(number))]
@@ -153,10 +165,12 @@ class Switch:
         user_data: UserData | None = None,
         parent: Call | None = None,
         sample: bool = False,
+        starts_at: float | None = None,
     ) -> tuple[Call, list[View]]:
         """Place a call: the caller hears it dialling, the destination rings.
 
-        Ids that are not given are drawn; `dnis` is the destination unless given.
+        Ids that are not given are drawn; `dnis` is the destination unless given. `starts_at` sets the call's
+        own clock, which passes `speed` times faster than the real one.
         """
         self._check_destination(destination)
         self._placed += 1
@@ -174,7 +188,12 @@ class Switch:
             parent=parent,
             sample=sample,
             user_data=list(user_data or []),
+            placed_at=self._clock(),
         )
+        if starts_at is not None:
+            call.ahead_s = starts_at - call.placed_at
+        elif parent is not None:
+            call.placed_at, call.ahead_s = parent.placed_at, parent.ahead_s
         if call.id in self.calls:
             raise Refused(18, f"Call '{call.id}' already exists.")
         self.calls[call.id] = self._going[call.id] = call

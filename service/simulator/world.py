@@ -70,13 +70,18 @@ class World(Options):
         call_id: str | None = None,
         conn_id: str | None = None,
         user_data: dict[str, Any] | None = None,
+        starts_at: float | None = None,
     ) -> Call:
         """Let `caller`, an agent or any other number, call an agent, who hears it ring.
+
+        With `starts_at` what is told of the call bears the times of a call that began then.
 
         Raises `Refused` for an impossible number or a call id that exists.
         """
         pairs = list((user_data or {}).items())
-        call, views = self.switch.place(caller, agent, call_id=call_id, conn_id=conn_id, user_data=pairs)
+        call, views = self.switch.place(
+            caller, agent, call_id=call_id, conn_id=conn_id, user_data=pairs, starts_at=starts_at
+        )
         self.tell(views)
         return call
 
@@ -126,7 +131,7 @@ class World(Options):
                     conn_id=call.conn_id,
                     agent=leg.number,
                     destination=operations.phone_number(parameters),
-                    at=time.time(),
+                    at=self.switch.time_of(call),
                     user_data=list(call.user_data),
                 )
             )
@@ -135,7 +140,7 @@ class World(Options):
     def tell(self, views: Iterable[View]) -> None:
         """Notify each agent concerned."""
         for view in views:
-            generated_ms = int(time.time() * 1000) if self.metrics else None
+            generated_ms = int(self.switch.time_of(view.call) * 1000) if self.metrics else None
             body = call_notification(view, self.url, self.form, generated_ms)
             self.bayeux.publish(view.number, CALLS_CHANNEL, body, call_id=view.call.id, state=view.state)
 

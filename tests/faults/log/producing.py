@@ -1,11 +1,13 @@
 """A process that appends with fifty producers and says what was acknowledged: ``python producing.py URL``.
 
-One line a batch of answers, written and flushed at once: ``<producer key> <count> <position>``.
+Each answer is a line, written and flushed at once: ``<producer key> <count> <position>``. For each line of
+standard input another event is appended, and ``mark`` is said when it is acknowledged.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from contextlib import suppress
 
@@ -34,7 +36,22 @@ async def main() -> None:
                     sys.stdout.flush()
                     count += 1
 
-        await asyncio.gather(*(produce(Producer.new()) for _ in range(PRODUCERS)))
+        async def mark() -> None:
+            asked = asyncio.StreamReader()
+            protocol = asyncio.StreamReaderProtocol(asked)
+            await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+            producer = Producer.new()
+            for count in itertools.count():
+                await asked.readline()
+                event = NewEvent(producer.event_id(count), f"session-{producer.key}", "K", b"mark")
+                while True:
+                    with suppress(DatabaseError):
+                        await log.append([event])
+                        break
+                sys.stdout.write("mark\n")
+                sys.stdout.flush()
+
+        await asyncio.gather(mark(), *(produce(Producer.new()) for _ in range(PRODUCERS)))
 
 
 asyncio.run(main())

@@ -164,18 +164,16 @@ RESPONSE_FAULTS: tuple[CometdKind, ...] = (
 
 
 async def settle(application: Application, traffic: Traffic) -> None:
-    """Wait until what is published is recorded, for every agent."""
+    """Wait until what is published is recorded, for every agent; what fell into a gap is published anew."""
     waiting = {agent: traffic.publish(agent) for agent in AGENTS}
-    after = -1
     async with asyncio.timeout(DEADLINE_S):
-        while waiting:
-            for stored in await application.log.read(after=after, kinds=["NotificationReceived"]):
-                after = stored.position
-                event = decoded(stored)
-                assert isinstance(event, events.NotificationReceived)
-                number = number_of(stored.payload.partition(b"\n")[2])
-                if event.agent is not None and number >= waiting.get(event.agent, math.inf):
-                    del waiting[event.agent]
-            await asyncio.sleep(0.1)
-            for agent in waiting:
-                traffic.publish(agent)
+        async for page in application.log.follow(after=-1):
+            for stored in page:
+                match decoded(stored):
+                    case events.SessionOpened(agent=agent) | events.SessionResumed(agent=agent):
+                        traffic.publish(agent)
+                    case events.NotificationReceived(agent=str(agent)):
+                        if number_of(stored.payload.partition(b"\n")[2]) >= waiting.get(agent, math.inf):
+                            del waiting[agent]
+            if not waiting:
+                return

@@ -276,3 +276,18 @@ def test_it_listens_beyond_loopback_only_if_told_to() -> None:
     with pytest.raises(BadConfig, match="--insecure"):
         check_host(Settings(host="0.0.0.0"))
     check_host(Settings(host="0.0.0.0", insecure=True))
+
+
+async def test_an_export_is_a_file_and_an_event(service: Service) -> None:
+    async with service.http.post(
+        f"{service.url}/v1/exports", json={"format": "csv", "by": "Ada"}
+    ) as response:
+        assert response.status == 200
+        assert response.headers["Content-Disposition"] == 'attachment; filename="transfers.csv"'
+        body, position = await response.read(), int(response.headers["Calltrail-Position"])
+    assert body.startswith(b"\xef\xbb\xbftransfer_id,")
+    [event] = await service.application.log.at([position])
+    assert (event.kind, event.stream) == ("AuditExported", "audit")
+    async with service.http.post(f"{service.url}/v1/exports", json={"format": "csv"}) as response:
+        assert response.status == 400
+        assert (await response.json(content_type=None))["field"] == "by"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import ipaddress
 import json
 import socket
 import ssl
@@ -15,10 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import certificate
 from tiny_server import CHANNEL, TinyServer, running
 
 from service.cometd import (
@@ -26,6 +21,7 @@ from service.cometd import (
     Cookies,
     Delivery,
     Evidence,
+    Failing,
     Item,
     LongPolling,
     Lost,
@@ -178,7 +174,7 @@ async def test_a_response_cut_off_brings_nothing_but_comes_again(
         await consumer.end()
         assert cut == 2
         assert consumer.data == [1]
-        assert [type(item) for item in consumer.items] == [Opened, Delivery, Stopped]
+        assert [type(item) for item in consumer.items] == [Opened, Failing, Delivery, Stopped]
 
 
 async def test_without_acknowledgement_a_lost_response_is_a_possible_gap(http: aiohttp.ClientSession) -> None:
@@ -313,7 +309,7 @@ async def test_a_preparation_that_fails_is_a_failed_handshake(http: aiohttp.Clie
     async with running(TinyServer()) as server:
         consumer = record(http, server, prepare=prepare)
         await consumer.see(Opened)
-        assert [type(item) for item in consumer.items] == [Refused, Opened]
+        assert [type(item) for item in consumer.items] == [Failing, Refused, Opened]
         await consumer.end()
 
 
@@ -499,36 +495,6 @@ async def test_an_iterator_is_there_once(http: aiohttp.ClientSession) -> None:
         await consumer.end()
 
 
-def certificate(folder: Path) -> Path:
-    """Write a self-signed certificate for 127.0.0.1, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "server.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
-
-
 async def test_a_server_that_is_not_who_it_says_gets_nothing(
     http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
@@ -599,8 +565,8 @@ async def test_a_websocket_that_breaks_is_opened_again_for_the_same_session(
         await consumer.end()
         assert len(server.sent("/meta/handshake")) == 1
         kinds = [type(item) for item in consumer.items]
-        doubt = [] if ack else [PossibleGap, Resumed]
-        assert kinds == [Opened, *doubt, Delivery, Stopped]
+        told = [Failing] if ack else [PossibleGap, Failing, Resumed]
+        assert kinds == [Opened, *told, Delivery, Stopped]
         upgrades = [headers.get("Cookie") for headers in server.headers if "Upgrade" in headers]
         assert upgrades == [None, "B=1"]
 

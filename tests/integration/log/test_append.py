@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from service.errors import AppendConflict, BadEvent, EventIdReused
+from service.events import ClockStepped, decode
 from service.log import Condition, EventLog, NewEvent, Producer, Statement, open_log
 from service.postgres import Database
 
@@ -136,26 +137,35 @@ async def test_what_the_log_does_not_take_is_named(
         "TRUNCATE event_log_000000",
     ],
 )
-async def test_the_database_refuses_every_change(log: EventLog, database: Database, statement: str) -> None:
+async def test_the_database_refuses_every_change_to_its_owner_too(
+    log: EventLog, owner: asyncpg.Connection[asyncpg.Record], statement: str
+) -> None:
     await log.append([event(Producer.new(), 0)])
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
-        await database.pool.execute(statement)
+        await owner.execute(statement)
     assert len(await log.read()) == 1
 
 
 async def test_recorded_at_is_held_when_the_clock_steps_back(log: EventLog, database: Database) -> None:
     await database.pool.execute("UPDATE log_head SET recorded_at = now() + interval '1 hour'")
-    await log.append([event(Producer.new(), 0)])
-    await log.append([event(Producer.new(), 0)])
-    first, second = await log.read()
-    assert first.recorded_at == second.recorded_at
-    assert await log.position_at(first.recorded_at) == 1
+    [held_at] = await database.pool.fetchrow("SELECT recorded_at FROM log_head")  # type: ignore[misc]
+    async with open_log(database, max_payload_bytes=100) as other:
+        for door in (log, other, log, other):
+            await door.append([event(Producer.new(), 0)])
+    stored = await log.read()
+    assert {one.recorded_at for one in stored} == {held_at}
+    assert await log.position_at(held_at) == len(stored) - 1
+    [step] = [one for one in stored if one.kind == ClockStepped.kind()]
+    told, _ = decode(step.kind, step.payload) or (None, b"")
+    assert isinstance(told, ClockStepped)
+    assert told.held_at == held_at > told.clock
+    assert len(stored) == 5
 
 
 @pytest.fixture
-async def small_partitions(database: Database) -> None:
+async def small_partitions(owner: asyncpg.Connection[asyncpg.Record]) -> None:
     """Ten positions in a partition."""
-    await database.pool.execute(
+    await owner.execute(
         """
         CREATE OR REPLACE FUNCTION event_log_partition_size() RETURNS bigint
             LANGUAGE sql IMMUTABLE AS 'SELECT 10::bigint';
@@ -165,7 +175,7 @@ async def small_partitions(database: Database) -> None:
 
 
 async def test_the_log_goes_on_in_the_next_partition(
-    small_partitions: None, log: EventLog, database: Database
+    small_partitions: None, log: EventLog, database: Database, owner: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     producer = Producer.new()
     await log.append([event(producer, count) for count in range(8)])
@@ -177,7 +187,7 @@ async def test_the_log_goes_on_in_the_next_partition(
     )
     assert [tuple(row) for row in counts] == [(f"event_log_00000{n}", 10) for n in range(4)]
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
-        await database.pool.execute("TRUNCATE event_log_000001")
+        await owner.execute("TRUNCATE event_log_000001")
 
 
 async def test_an_id_is_recognised_in_whichever_partition_it_is(
@@ -200,7 +210,9 @@ async def test_an_id_is_recognised_in_whichever_partition_it_is(
     assert await log.next_position() == 29
 
 
-async def test_a_killed_connection_costs_nothing_but_time(log: EventLog, database: Database) -> None:
+async def test_a_killed_connection_costs_nothing_but_time(
+    log: EventLog, owner: asyncpg.Connection[asyncpg.Record]
+) -> None:
     async def produce(producer: Producer) -> None:
         for count in range(40):
             await log.append([event(producer, count, b"%d" % count, stream=f"session-{producer.key}")])
@@ -209,7 +221,7 @@ async def test_a_killed_connection_costs_nothing_but_time(log: EventLog, databas
         killed = 0
         while killed < 5:
             await log.watch.beyond(20 * killed)
-            killed += await database.pool.fetchval(
+            killed += await owner.fetchval(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND query LIKE '%log_head%' AND pid <> pg_backend_pid()"
             )
@@ -227,7 +239,9 @@ async def test_a_killed_connection_costs_nothing_but_time(log: EventLog, databas
 async def test_two_processes_on_one_log_take_turns(log: EventLog, database: Database) -> None:
     async with open_log(database, max_payload_bytes=100) as other:
         await asyncio.gather(*(door.append([event(Producer.new(), 0)]) for door in (log, other) * 20))
-        assert [one.position for one in await other.read()] == list(range(40))
+        stored = await other.read()
+        assert [one.position for one in stored] == list(range(40))
+        assert {one.kind for one in stored} == {"NotificationReceived"}  # no clock was found to be behind
 
 
 def test_ids_of_a_producer_sort_in_order_and_tell_their_count() -> None:

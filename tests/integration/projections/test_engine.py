@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 from projecting import append, caught_up
 from projection_reference import as_recorded, fold_all
@@ -97,14 +98,14 @@ async def test_two_engines_take_turns_and_the_second_takes_over(database: Databa
 
 
 async def test_an_engine_that_has_lost_its_lock_writes_nothing_twice(
-    database: Database, log: EventLog
+    database: Database, log: EventLog, owner: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     """Its connection is cut at every stage; another one begins meanwhile."""
     source = (await append(log, 100)).events()
     async with engine(database, log) as first, engine(database, log):
         for _ in range(8):
             await log.append([next(source) for _ in range(150)])
-            await database.pool.execute(
+            await owner.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
@@ -143,7 +144,7 @@ async def test_an_event_that_a_fold_cannot_digest_is_set_aside_and_taken_again_a
     assert report.set_aside == 0
     async with engine(database, log) as running:
         await caught_up(running, log)
-        assert [row["set_aside"] for row in await running.status()] == [0, 0, 0, 0]
+        assert not any(row["set_aside"] for row in await running.status())
 
 
 async def test_a_row_that_postgres_refuses_and_an_event_that_cannot_be_read_stop_nobody(
@@ -178,10 +179,12 @@ async def test_lag_is_told_in_events_and_seconds(database: Database, log: EventL
     await append(log, 50)
     async with engine(database, log) as running:
         await caught_up(running, log)
-        assert [(row["lag_events"], row["lag_seconds"]) for row in await running.status()] == [(0, 0.0)] * 4
+        assert [(row["lag_events"], row["lag_seconds"]) for row in await running.status()] == [
+            (0, 0.0)
+        ] * len(catalogue())
     await append(log, 20, seed=2)
     behind = await Engine(database, log, catalogue()).status()
-    assert [row["lag_events"] for row in behind] == [20] * 4
+    assert [row["lag_events"] for row in behind] == [20] * len(catalogue())
     assert all(row["lag_seconds"] > 0 for row in behind)
 
 

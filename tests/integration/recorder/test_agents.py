@@ -73,6 +73,30 @@ async def test_agents_are_added_removed_and_changed_without_a_restart(
         assert "secret-" not in said(caplog)
 
 
+async def test_the_drop_in_endpoint_knows_the_agents_of_the_moment(
+    database: Database, simulator: Simulator, tmp_path: Path
+) -> None:
+    file = tmp_path / "agents.toml"
+    write(file, ["15000"])
+    settings = settings_for(database, simulator.url, tmp_path, agents_file=file)
+    async with recording(settings, None) as application:
+        transport = httpx2.ASGITransport(create_api(application.services))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://calltrail") as api:
+
+            async def status(user: str) -> int:
+                command = {"operationName": "SingleStepTransfer"}  # authenticated, and then found wanting
+                answer = await api.post(
+                    "/api/v2/me/calls/1", json=command, auth=(user, f"secret-{user}"), timeout=20
+                )
+                return answer.status_code
+
+            await until(application.log, "SessionOpened")
+            assert (await status("15000"), await status("15001")) == (400, 403)
+            write(file, ["15001"])
+            await until(application.log, "SessionClosed")
+            assert (await status("15000"), await status("15001")) == (403, 400)
+
+
 async def test_a_changed_entry_goes_on_with_the_session(
     database: Database, simulator: Simulator, tmp_path: Path
 ) -> None:

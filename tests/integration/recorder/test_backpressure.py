@@ -69,7 +69,7 @@ async def test_while_the_database_is_away_nothing_is_acknowledged_and_afterwards
     async with recording(settings, ONE) as application:
         await until(application.log, "CallsSnapshotTaken")
         recorder = application.recorder.agents["15000"]
-        recorder._patience = 0.3
+        recorder._log.patience = 0.3
         bodies = inject(simulator, range(2))
         await until(application.log, "NotificationReceived", count=2)
         name = str(database.url.database)
@@ -97,7 +97,7 @@ async def test_facts_outlast_the_database_s_absence_and_keep_their_order(
     async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
         await until(application.log, "CallsSnapshotTaken")
         recorder = application.recorder.agents["15000"]
-        recorder._patience = 0.2
+        recorder._log.patience = 0.2
         name = str(database.url.database)
         await take_away(server, name)
         simulator.kill_session("15000")
@@ -116,7 +116,7 @@ async def test_a_log_that_is_stuck_costs_no_session_and_is_not_piled_upon(
     simulator.max_interval_ms = 2_000
     async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
         await until(application.log, "CallsSnapshotTaken")
-        application.recorder.agents["15000"]._patience = 0.2
+        application.recorder.agents["15000"]._log.patience = 0.2
         appends = 0
         append = EventLog.append
 
@@ -205,7 +205,7 @@ async def test_one_agent_s_failure_touches_no_other(
     async with recording(settings_for(database, simulator.url, tmp_path), agents(2)) as application:
         await until(application.log, "CallsSnapshotTaken", count=2)
         broken = application.recorder.agents["15000"]
-        monkeypatch.setattr(broken, "_events_of", lambda *_: 1 / 0)
+        monkeypatch.setattr(broken._numbering, "events_of", lambda *_: 1 / 0)
         inject(simulator, range(1), "15000")
         bodies = inject(simulator, range(3), "15001")
         await until(application.log, "NotificationReceived", count=3)

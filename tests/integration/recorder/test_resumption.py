@@ -175,7 +175,7 @@ async def test_who_has_lost_his_lock_acknowledges_nothing_until_he_has_it_back(
     async with recording(settings, ONE) as application:
         await until(application.log, "SessionOpened")
         ownership = application.recorder.ownership
-        blocker = await database.connect()
+        blocker = await database.connect_as_owner()
         await blocker.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
         )
@@ -199,7 +199,7 @@ async def test_agents_that_another_has_taken_meanwhile_are_let_go(
     async with recording(settings, agents(2)) as application:
         await until(application.log, "SessionOpened", count=2)
         ownership = application.recorder.ownership
-        other = await database.connect()
+        other = await database.connect_as_owner()
         await other.execute("SELECT pg_advisory_lock(4711)")
         await other.execute("UPDATE recorder_session SET owner = 4711 WHERE agent = '15000'")
         await other.execute(

@@ -11,6 +11,7 @@ import pytest
 from service.cometd import (
     Delivery,
     Evidence,
+    Failing,
     Item,
     Lost,
     MultipleClients,
@@ -53,6 +54,7 @@ class Play:
         self.paused = 0.0
         self.sent: list[dict[str, Any]] = []
         self.timeout = 0.0
+        self.failing: list[str] = []
 
     @property
     def wall(self) -> float:
@@ -86,10 +88,15 @@ class Play:
         return self.raw([*before, *answers, *after])
 
     def raw(self, body: Any) -> list[Item]:
-        return self.session.answered(split(json.dumps(body).encode()), self.now, self.wall)
+        return self.told(self.session.answered(split(json.dumps(body).encode()), self.now, self.wall))
 
     def fail(self, error: CometdError | None = None) -> list[Item]:
-        return self.session.failed(error or TransportFailed("cut"), self.now, self.wall)
+        return self.told(self.session.failed(error or TransportFailed("cut"), self.now, self.wall))
+
+    def told(self, items: list[Item]) -> list[Item]:
+        """Set aside what is said of requests that fail."""
+        self.failing += [item.cause for item in items if isinstance(item, Failing)]
+        return [item for item in items if not isinstance(item, Failing)]
 
     def shake(self, client_id: str = "c1", **more: Any) -> list[Item]:
         assert self.next() is Purpose.HANDSHAKE
@@ -695,6 +702,19 @@ def test_failed_polls_are_retried_at_once_then_with_back_off() -> None:
     play.fail()
     play.next()
     assert play.paused == 0.0
+
+
+def test_why_requests_fail_is_told_once_until_polls_succeed() -> None:
+    play = Play()
+    play.open()
+    for cause in ("cut", "cut", "HTTP 502", "HTTP 502"):
+        play.next()
+        play.fail(TransportFailed(cause))
+    assert play.failing == ["cut", "HTTP 502"]
+    play.poll()
+    play.next()
+    play.fail(TransportFailed("HTTP 502"))
+    assert play.failing == ["cut", "HTTP 502", "HTTP 502"]
 
 
 def test_a_failed_poll_is_a_possible_gap_only_without_acknowledgement_and_if_it_was_sent() -> None:

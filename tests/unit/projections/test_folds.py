@@ -22,7 +22,7 @@ from service.events import (
 )
 from service.log import Producer
 from service.projections import CallState, Coverage, TransferAudit
-from service.projections.coverage import overlapping
+from service.projections.coverage import as_known, overlapping
 from service.projections.histories import HOST, Histories, notification
 from service.projections.projection import Recorded
 
@@ -166,13 +166,21 @@ def lost(minutes: int, alive: int, session: UUID = OLD) -> SessionLost:
     return SessionLost(session=session, agent="15000", at=at(minutes), cause="402", last_alive=at(alive))
 
 
-def spans(*events: Any) -> list[tuple[str, int, int | None]]:
+def fold(*events: Any) -> list[dict[str, Any]]:
     row = fold_all(Coverage(), [recorded(place, event) for place, event in enumerate(events)])[("15000",)]
+    found: list[dict[str, Any]] = row["spans"]
+    return found
 
+
+def in_minutes(spans: list[dict[str, Any]]) -> list[tuple[str, int, int | None]]:
     def minutes(text: str | None) -> int | None:
         return None if text is None else int((datetime.fromisoformat(text) - T0).total_seconds() // 60)
 
-    return [(one["kind"], minutes(one["from"]) or 0, minutes(one["to"])) for one in row["spans"]]
+    return [(one["kind"], minutes(one["from"]) or 0, minutes(one["to"])) for one in spans]
+
+
+def spans(*events: Any) -> list[tuple[str, int, int | None]]:
+    return in_minutes(fold(*events))
 
 
 def test_a_gap_lasts_from_when_the_session_last_lived_until_the_next_opens() -> None:
@@ -189,7 +197,34 @@ def test_a_resumed_session_leaves_no_gap() -> None:
 
 def test_a_poll_that_failed_leaves_a_doubtful_span() -> None:
     suspected = GapSuspected(session=OLD, agent="15000", at=at(5), cause="502", last_alive=at(4))
-    assert spans(opened(0), suspected) == [("complete", 0, 4), ("doubtful", 4, 5), ("complete", 5, None)]
+    assert spans(opened(0), suspected) == [("complete", 0, 4), ("doubtful", 4, None)]
+    resumed = SessionResumed(session=OLD, agent="15000", at=at(6))
+    certain = [("complete", 0, 4), ("doubtful", 4, 6), ("complete", 6, None)]
+    assert spans(opened(0), suspected, resumed) == certain
+    assert spans(opened(0), suspected, lost(7, 4)) == [("complete", 0, 4), ("missing", 4, None)]
+
+
+def test_where_it_is_not_known_since_when_the_whole_span_is_in_question() -> None:
+    suspected = GapSuspected(session=OLD, agent="15000", at=at(5), cause="502", last_alive=None)
+    assert spans(opened(1), suspected) == [("doubtful", 1, None)]
+
+
+@pytest.mark.parametrize(
+    ("alive", "known"),
+    [
+        (4, [("complete", 0, 4), ("doubtful", 4, None)]),
+        (None, [("doubtful", 0, None)]),
+        (-1, [("doubtful", 0, None)]),
+    ],
+)
+def test_of_a_session_that_nobody_goes_on_with_nothing_is_known_after_its_last_sign_of_life(
+    alive: int | None, known: list[tuple[str, int, int | None]]
+) -> None:
+    alive_at = None if alive is None else at(alive)
+    assert in_minutes(as_known(fold(opened(0)), alive_at, "nobody")) == known
+    gone = fold(opened(0), lost(10, 8))
+    assert as_known(gone, alive_at, "nobody") == gone
+    assert as_known([], alive_at, "nobody") == []
 
 
 def test_the_end_of_a_session_that_was_replaced_already_is_no_gap() -> None:

@@ -1,0 +1,124 @@
+"""Which transfers an export takes, read from one snapshot: the views may move on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from service.errors import BadInput
+from service.log import rfc3339
+from service.postgres import Database, database_errors
+from service.projections import Queries, TransferFilter
+from service.projections.coverage import COMPLETE, overlapping
+from service.projections.queries import JSON_COLUMNS, transfers_query
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+PREFETCH = 500
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to export: a filter, and maybe only a sample of it, the same for the same seed."""
+
+    transfers: TransferFilter = field(default_factory=TransferFilter)
+    sample: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sample is not None and self.sample < 1:
+            raise BadInput("sample", f"is {self.sample}", "Give a number of transfers, 1 or more")
+        since, until = self.transfers.since, self.transfers.until
+        if since is not None and until is not None and since >= until:
+            raise BadInput(
+                "from", f"{rfc3339(since)} is not before {rfc3339(until)}", "Give the earlier time first"
+            )
+
+    @property
+    def text(self) -> str:
+        """The filter in words."""
+        named = {
+            "call": self.transfers.call_id,
+            "agent": self.transfers.agent,
+            "destination": self.transfers.destination,
+            "reason": self.transfers.reason,
+            "outcome": self.transfers.outcome,
+            "from": self.transfers.since and rfc3339(self.transfers.since),
+            "to": self.transfers.until and rfc3339(self.transfers.until),
+            "sample": self.sample and f"{self.sample} (seed {self.seed})",
+        }
+        said = ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+        return said or "all transfers"
+
+
+class Selection:
+    """The transfers wanted, as of one moment of the views."""
+
+    def __init__(
+        self, connection: Connection, wanted: Wanted, spans: Mapping[str, list[dict[str, Any]]]
+    ) -> None:
+        self._connection = connection
+        self._spans = spans
+        statement, self._arguments = transfers_query(wanted.transfers)
+        if wanted.sample is not None:
+            chosen = f"md5({wanted.seed:d} || transfer_id::text)"
+            statement += f" ORDER BY {chosen}, transfer_id LIMIT {wanted.sample:d}"
+        self._statement = f"SELECT * FROM ({statement}) AS wanted"  # noqa: S608 constants and numbers
+
+    async def outcomes(self) -> dict[str, int]:
+        """How many transfers there are by outcome, most first."""
+        rows = await self._connection.fetch(
+            f"SELECT outcome, count(*) FROM ({self._statement}) AS counted GROUP BY 1 ORDER BY 2 DESC, 1",  # noqa: S608 constants
+            *self._arguments,
+        )
+        return {row["outcome"]: row["count"] for row in rows}
+
+    async def population(self) -> int:
+        """How many transfers there are in the record."""
+        everything, _ = transfers_query(TransferFilter())
+        found: int = await self._connection.fetchval(f"SELECT count(*) FROM ({everything}) AS everything")  # noqa: S608 constants
+        return found
+
+    def gaps(self, since: datetime | None, until: datetime | None) -> list[dict[str, Any]]:
+        """The spans of every agent's record that are not complete and lie in a time."""
+        return [
+            {"agent": agent, **span}
+            for agent, spans in sorted(self._spans.items())
+            for span in (
+                [one for one in spans if one["kind"] != COMPLETE]
+                if since is None
+                else overlapping(spans, since, until)
+            )
+        ]
+
+    async def rows(self) -> AsyncIterator[dict[str, Any]]:
+        """Each transfer with the gaps that overlap it, in the order of the log."""
+        statement = f"{self._statement} ORDER BY first_position, transfer_id"
+        async for record in self._connection.cursor(statement, *self._arguments, prefetch=PREFETCH):
+            row = dict(record)
+            for name in JSON_COLUMNS:
+                if name in row:
+                    row[name] = msgspec.json.decode(row[name])
+            spans = self._spans.get(row["agent"], [])
+            row["gaps"] = overlapping(spans, row["requested_at"], row["settled_at"])
+            yield row
+
+
+@asynccontextmanager
+async def select(database: Database, wanted: Wanted) -> AsyncIterator[Selection]:
+    """Open a snapshot of the views and select from it."""
+    with database_errors():
+        async with (
+            database.pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            spans = {row["agent"]: row["spans"] for row in await Queries(database).coverages()}
+            yield Selection(connection, wanted, spans)

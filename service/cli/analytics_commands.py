@@ -1,0 +1,234 @@
+"""Commands for auditors and analysts: transfers, one transfer's trail, reasons."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import Annotated, Any, cast
+from uuid import UUID
+
+import msgspec
+import typer
+from typer.core import TyperGroup
+
+from service.analytics import (
+    BUCKETS,
+    Bucket,
+    TransferFilter,
+    count_transfers,
+    freshness,
+    transfer_rate,
+    transfers_over_time,
+)
+from service.api.filters import read_pair
+from service.api.moments import zoned
+from service.api.tables import to_csv
+from service.audit.transfers import SORTS, Sort, list_transfers, transfer_trail
+from service.cli import show
+from service.cli.options import AsJson, DataDir, reading, run
+
+When = Annotated[datetime | None, typer.Option(help="A time, ISO 8601, in UTC.")]
+Agent = Annotated[str | None, typer.Option(help="By this agent, or unknown.")]
+Destination = Annotated[str | None, typer.Option(help="To this number, or unknown.")]
+Reason = Annotated[str | None, typer.Option(help="For this reason, or unknown.")]
+Outcome = Annotated[str | None, typer.Option(help="confirmed, failed, rejected, in_doubt, observed …")]
+Data = Annotated[list[str] | None, typer.Option(help="key=value of userData; may be repeated.")]
+Commanded = Annotated[
+    bool | None, typer.Option("--commanded/--observed", help="Commanded through calltrail, or only observed.")
+]
+InDoubt = Annotated[bool, typer.Option("--in-doubt", help="Those that a person may settle.")]
+InGap = Annotated[bool, typer.Option("--gap", help="Those during which the record has a gap.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Comma-separated values, for spreadsheets.")]
+
+
+class ShowById(TyperGroup):
+    """A group that takes a transfer's id for the command `show` with that id."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and is_id(args[0]):
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+def is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def transfers(
+    call: Annotated[str | None, typer.Option(help="Of this call.")] = None,
+    agent: Agent = None,
+    destination: Destination = None,
+    reason: Reason = None,
+    outcome: Outcome = None,
+    data: Data = None,
+    commanded: Commanded = None,
+    in_doubt: InDoubt = False,
+    in_gap: InGap = False,
+    since: When = None,
+    until: When = None,
+    sort: Annotated[str, typer.Option(help=f"{', '.join(SORTS)}; a minus turns the order.")] = "-time",
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 100,
+    cursor: Annotated[str | None, typer.Option(help="`next` of the page before (--json).")] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """List transfers, newest first: who, where to, why, and what became of them.
+
+    calltrail transfers --reason Escalation --data Segment=Premium
+    calltrail transfers --in-doubt --json
+    calltrail transfers --observed --gap --sort agent --csv
+    """
+    wanted = TransferFilter(
+        call_id=call,
+        agent=agent,
+        destination=destination,
+        reason=reason,
+        outcome=outcome,
+        user_data=tuple(map(read_pair, data or ())),
+        commanded=commanded,
+        in_doubt=True if in_doubt else None,
+        overlaps_gap=True if in_gap else None,
+        since=zoned(since),
+        until=zoned(until),
+    )
+
+    async def main() -> None:
+        async with reading(data_dir) as at:
+            page = await list_transfers(
+                at.database, at.queries, wanted, sort=cast("Sort", sort), limit=limit, cursor=cursor
+            )
+        if as_json:
+            show.print_json(msgspec.structs.asdict(page))
+        elif as_csv:
+            print_csv(page.transfers)
+        elif page.transfers:
+            show.print_transfers(f"Transfers: {len(page.transfers)} of {page.total}", page.transfers)
+        else:
+            show.console.print("No transfer fits.")
+
+    run(main())
+
+
+def trail(
+    transfer: Annotated[str, typer.Argument(help="The transfer's id.")],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one transfer's audit trail: each step, the outcome, and the evidence it rests on.
+
+    calltrail transfer 01a2b3c4-…
+    """
+    if not is_id(transfer):
+        raise typer.BadParameter(f"{transfer} is not a transfer's id; see `calltrail transfers`")
+
+    async def main() -> None:
+        async with reading(data_dir) as at:
+            found = await transfer_trail(at.database, at.queries, at.log, UUID(transfer))
+        whole = {**found.transfer, "gaps": found.gaps}
+        events = [msgspec.structs.asdict(event) for event in found.events]
+        if as_json:
+            show.print_json({**whole, "events": events})
+            return
+        show.print_trail(whole)
+        columns = ("position", "kind", "recorded_at", "role")
+        show.print_table("Events", columns, [[event[name] for name in columns] for event in events])
+        if events:
+            show.console.print(f"Prove one: calltrail prove {events[0]['position']}")
+
+    run(main())
+
+
+def reasons(
+    by: Annotated[
+        str, typer.Option(help="reason, agent, destination, outcome …, or data. and a key.")
+    ] = "reason",
+    bucket: Annotated[str | None, typer.Option(help=f"Over time: {', '.join(BUCKETS)}.")] = None,
+    agent: Agent = None,
+    destination: Destination = None,
+    reason: Reason = None,
+    outcome: Outcome = None,
+    data: Data = None,
+    commanded: Commanded = None,
+    in_doubt: InDoubt = False,
+    in_gap: InGap = False,
+    since: When = None,
+    until: When = None,
+    top: Annotated[int, typer.Option(min=1, max=1_000, help="The others are counted together.")] = 20,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Count transfers by reason, or by anything else, and over time.
+
+    calltrail reasons
+    calltrail reasons --by agent --since 2026-11-01
+    calltrail reasons --by data.Segment --bucket day --csv
+    """
+    wanted = TransferFilter(
+        agent=agent,
+        destination=destination,
+        reason=reason,
+        outcome=outcome,
+        user_data=tuple(map(read_pair, data or ())),
+        commanded=commanded,
+        in_doubt=True if in_doubt else None,
+        overlaps_gap=True if in_gap else None,
+        since=zoned(since),
+        until=zoned(until),
+    )
+
+    async def main() -> None:
+        async with reading(data_dir) as at:
+            figures: tuple[Any, ...]
+            if bucket is None:
+                figures = await count_transfers(at.database, wanted, by=by, top=top)
+            else:
+                figures = await transfers_over_time(
+                    at.database, wanted, by=by, bucket=cast("Bucket", bucket), top=top
+                )
+            [rate] = await transfer_rate(at.database, wanted)
+            fresh = await freshness(at.database)
+        rows = [msgspec.structs.asdict(figure) for figure in figures]
+        if as_json:
+            show.print_json(
+                {"rows": rows, "rate": msgspec.structs.asdict(rate)}
+                | {"fresh": msgspec.structs.asdict(fresh)}
+            )
+        elif as_csv:
+            print_csv(rows)
+        elif rows:
+            print_reasons(by, rows)
+            if rate.transferred_call_rate is not None:
+                show.console.print(
+                    f"{rate.transferred_calls} of {rate.calls} handled calls transferred "
+                    f"({rate.transferred_call_rate:.1%}); {rate.transfers_per_call:.2f} transfers per call."
+                )
+        else:
+            show.console.print("No transfer fits.")
+
+    run(main())
+
+
+def print_reasons(by: str, rows: list[dict[str, Any]]) -> None:
+    total = sum(row["transfers"] for row in rows)
+    columns = (*(("begins",) if "begins" in rows[0] else ()), by, "transfers", "share", "carried out")
+    cells = [
+        [
+            *((row["begins"],) if "begins" in row else ()),
+            "(all others)" if row["value"] is None else row["value"],
+            row["transfers"],
+            f"{row['transfers'] / total:.1%}",
+            row["carried_out"],
+        ]
+        for row in rows
+    ]
+    show.print_table(f"{total} transfers by {by}", columns, cells)
+
+
+def print_csv(rows: list[dict[str, Any]]) -> None:
+    sys.stdout.write(to_csv(rows).decode())
