@@ -236,6 +236,8 @@ class TransferDispatched(TransferStep, frozen=True):
     step = "dispatched"
 
     attempt: int = 1
+    turn: UUID | None = None
+    """Drawn by whoever takes it from the queue: of several who claimed it, one after the other, one sends."""
 
 
 class TransferNotSent(TransferStep, frozen=True):

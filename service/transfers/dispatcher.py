@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from service.errors import DatabaseUnavailable, GwsError, NotSent
 from service.gws import Answer
@@ -105,8 +105,9 @@ class Dispatcher:
         return task
 
     def _ended(self, transfer_id: UUID, task: asyncio.Task[CallTransfers]) -> None:
-        self._running.pop(transfer_id, None)
-        self._claims.drop(transfer_id)
+        if self._running[transfer_id] is task:
+            del self._running[transfer_id]
+            self._claims.drop(transfer_id)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Its answer stays unrecorded; when the claim is over it is found in doubt.
             logger.error("a transfer could not be recorded", extra={"transfer": transfer_id}, exc_info=error)
@@ -163,9 +164,11 @@ class Dispatcher:
             )
         for row in rows:
             self._claims.hold(row["transfer_id"], claimed_at)
-        return [
-            self._run(row["transfer_id"], self._take_turn(row["call_id"], row["transfer_id"])) for row in rows
-        ]
+        return [self._begin(row["call_id"], row["transfer_id"]) for row in rows]
+
+    def _begin(self, call_id: str, transfer_id: UUID) -> asyncio.Task[CallTransfers]:
+        before = self._running.get(transfer_id)
+        return self._run(transfer_id, self._take_turn(call_id, transfer_id, before))
 
     async def _until_due(self) -> float:
         """The seconds until the next transfer is due; not more than LONGEST_WAIT_S, should no word come."""
@@ -173,14 +176,22 @@ class Dispatcher:
             due_in_s = await self.journal.database.pool.fetchval(work.NEXT_CLAIM, list(self.agents))
         return LONGEST_WAIT_S if due_in_s is None else min(LONGEST_WAIT_S, max(0.001, due_in_s))
 
-    async def _take_turn(self, call_id: str, transfer_id: UUID) -> CallTransfers:
-        """Dispatch a claimed transfer, and send it if it was still to be sent."""
-        claimed_at = asyncio.get_running_loop().time()
+    async def _take_turn(
+        self, call_id: str, transfer_id: UUID, before: asyncio.Task[CallTransfers] | None
+    ) -> CallTransfers:
+        """Dispatch a claimed transfer, and send it if it was still to be sent and nobody else has begun.
+
+        A claim may run out before its transfer is dispatched, and then others claim it, this process too:
+        `before` is what it began with an earlier claim.
+        """
+        if before is not None:
+            await asyncio.wait([before])
+        claimed_at, turn = asyncio.get_running_loop().time(), uuid4()
         state = await self.journal.record(
-            await self.journal.load(call_id), Dispatch(transfer_id, datetime.now(UTC))
+            await self.journal.load(call_id), Dispatch(transfer_id, datetime.now(UTC), turn)
         )
         transfer = state.transfers[transfer_id]
-        if transfer.state is not State.DISPATCHED:
+        if transfer.state is not State.DISPATCHED or transfer.turn != turn:
             return state
         self._claims.hold(transfer_id, claimed_at)
         return await self._attempt(state, transfer)
