@@ -9,12 +9,12 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
+from databases import execute
 from sqlalchemy.engine import URL, make_url
 
 from service.log import EventLog, open_log
-from service.postgres import Database, connect_arguments, open_pools, parse_url
+from service.postgres import Database, open_pools, parse_url
 from service.postgres.embedded import EmbeddedPostgres, locked
 from service.postgres.schema import upgrade
 
@@ -109,11 +109,3 @@ async def log(database: Database) -> AsyncIterator[EventLog]:
 def sample() -> object:
     """Reads a sample of the GWS reference by its name, as bytes."""
     return lambda name: (SAMPLES / f"{name}.json").read_bytes()
-
-
-async def execute(url: URL, statement: str) -> None:
-    connection = await asyncpg.connect(**connect_arguments(url))
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
