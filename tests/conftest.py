@@ -9,12 +9,13 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 from databases import execute
 from sqlalchemy.engine import URL, make_url
 
 from service.log import EventLog, open_log
-from service.postgres import Database, open_pools, parse_url
+from service.postgres import Database, connect_arguments, open_pools, parse_url
 from service.postgres.embedded import EmbeddedPostgres, locked
 from service.postgres.schema import upgrade
 

@@ -55,7 +55,6 @@ class Site:
 @asynccontextmanager
 async def open_site(server: URL, template: str, data_dir: Path, *, calls: int) -> AsyncIterator[Site]:
     """The service on a database of its own, once `calls` calls have come and gone."""
-
     name = f"site_{uuid4().hex}"
     await execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     try:
