@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -75,9 +75,7 @@ async def rounds(database: Database, log: EventLog, *, count: int, seed: int, ac
         behind.harms = before.harms = {}
         publishing.cancel()
         await given_again(simulator, applications, numbers)
-        for task in load:
-            task.cancel()
-        await asyncio.wait(load)
+        await ended(load)
         await taps.end(child)
         for one in applications:
             await check_given(log, one)
@@ -86,6 +84,16 @@ async def rounds(database: Database, log: EventLog, *, count: int, seed: int, ac
         assert max(executed) == 1, "a call was transferred twice"
         struck = before.struck + behind.struck
         print(f"{count} rounds, {struck}, {sum(executed)} of {len(tried)}: {told}")  # noqa: T201 for the long run
+
+
+async def ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel until all have ended: a cancellation that meets a time-out of aiohttp's can be lost."""
+    async with asyncio.timeout(DEADLINE_S):
+        pending = set(tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=1.0)
 
 
 async def check_given(log: EventLog, application: Application) -> None:
