@@ -31,7 +31,7 @@ _SELECT_LEGS = (
     f"SELECT {', '.join(LEG_COLUMNS)} FROM call_state "  # noqa: S608 constants
     f"WHERE generation = {live_generation('call_state')}"
 )
-_SELECT_TRANSFERS = f"""
+TRANSFERS = f"""
 SELECT * FROM (
     SELECT {", ".join(AUDIT_COLUMNS)}, NULL::text AS operation, false AS recalled FROM transfer_audit
     WHERE generation = {live_generation("transfer_audit")}
@@ -123,7 +123,7 @@ class Queries:
             NotFound: no transfer has this id.
 
         """
-        rows = await self._rows(f"{_SELECT_TRANSFERS} AND transfer_id = $1", transfer_id)
+        rows = await self._rows(f"{TRANSFERS} AND transfer_id = $1", transfer_id)
         if not rows:
             raise NotFound(f"there is no transfer {transfer_id}")
         return (await self._with_gaps(rows))[0]
@@ -142,7 +142,7 @@ class Queries:
     ) -> dict[UUID, dict[str, Any]]:
         """The audit rows of transfers on these calls, by id."""
         rows = await self._rows(
-            f"{_SELECT_TRANSFERS} AND call_id = ANY($1::text[]) AND transfer_id = ANY($2::uuid[])",
+            f"{TRANSFERS} AND call_id = ANY($1::text[]) AND transfer_id = ANY($2::uuid[])",
             call_ids,
             transfer_ids,
         )
@@ -187,7 +187,7 @@ class Queries:
 
 def transfers_query(wanted: TransferFilter) -> tuple[str, list[Any]]:
     """The statement that selects the transfers in `wanted`, commanded and observed, and its arguments."""
-    statement, arguments = _SELECT_TRANSFERS, list[Any]()
+    statement, arguments = TRANSFERS, list[Any]()
     for condition, value in (
         ("call_id =", wanted.call_id),
         ("agent =", wanted.agent),

@@ -227,12 +227,13 @@ async def test_a_verification_is_written_down_in_the_log_itself(site: Site) -> N
 
 
 async def test_an_export_takes_the_filter_of_the_page(site: Site) -> None:
-    text = await post(site, "/transfers/export", {"format": "csv", "by": "Ada", "outcome": "confirmed"})
-    confirmed, _ = await get(site, "/transfers?outcome=confirmed")
-    assert f">{len(text.splitlines()) - 1} transfers<" in confirmed
-    assert "by" in await post(site, "/transfers/export", {"format": "csv"}, 400)
-    page, _ = await get(site, "/transfers?ping_pong=true")
-    assert 'action="/transfers/export"' not in page
+    wanted = "outcome=confirmed&amp;commanded=true"
+    page, _ = await get(site, "/transfers?outcome=confirmed&commanded=true")
+    assert f'action="/transfers/export?{wanted}"' in page
+    way = "/transfers/export?outcome=confirmed&commanded=true"
+    text = await post(site, way, {"format": "csv", "by": "Ada"})
+    assert f">{len(text.splitlines()) - 1} transfers<" in page
+    assert "by" in await post(site, way, {"format": "csv"}, 400)
 
 
 async def test_live_tells_how_far_the_views_are(site: Site) -> None:
