@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -43,7 +43,7 @@ def print_json(document: Any) -> None:
 def plain(value: object) -> str:
     if isinstance(value, datetime):
         return rfc3339(value)
-    if isinstance(value, UUID):
+    if isinstance(value, date | UUID):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form here")
 

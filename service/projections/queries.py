@@ -14,6 +14,7 @@ from service.errors import NotFound
 from service.postgres import Database, database_errors
 from service.projections import call_state, coverage, transfer_audit
 from service.projections.intervals import nodes_for
+from service.projections.memory import no_searching_for_cycles
 from service.projections.projection import Projection
 from service.projections.sql import live_generation
 
@@ -61,8 +62,9 @@ LIVE_NOW = f"{_SELECT_LEGS} AND to_position IS NULL AND {call_state.LIVE_LEG}"
 LIVE_AT = f"""
 {LIVE_NOW} AND from_position <= $1
 UNION ALL {_SELECT_LEGS} AND node = ANY($2::bigint[]) AND to_position > $1 AND {call_state.LIVE_LEG}
-UNION ALL {_SELECT_LEGS} AND node = ANY($3::bigint[]) AND from_position <= $1 AND {call_state.LIVE_LEG}
-"""
+UNION ALL SELECT legs.* FROM unnest($3::bigint[]) AS above (place) CROSS JOIN LATERAL (
+    {_SELECT_LEGS} AND node = place AND from_position <= $1 AND {call_state.LIVE_LEG} OFFSET 0) AS legs
+"""  # noqa: S608 constants
 """Legs that were not over at $1: those still so, and those in whose interval it lies (see `intervals`)."""
 AT = "AND from_position <= $1 AND (to_position IS NULL OR to_position > $1)"
 
@@ -172,14 +174,14 @@ class Queries:
         return rows
 
     async def _rows(self, statement: str, *arguments: Any) -> list[dict[str, Any]]:
-        with database_errors():
-            found = await self._database.pool.fetch(statement, *arguments)
         decode = msgspec.json.decode
-        names = [name for name in JSON_COLUMNS if found and name in found[0]]
-        rows = [dict(row) for row in found]
-        for row in rows:
-            for name in names:
-                row[name] = decode(row[name])
+        with no_searching_for_cycles(), database_errors():
+            found = await self._database.pool.fetch(statement, *arguments)
+            names = [name for name in JSON_COLUMNS if found and name in found[0]]
+            rows = [dict(row) for row in found]
+            for row in rows:
+                for name in names:
+                    row[name] = decode(row[name])
         return rows
 
 

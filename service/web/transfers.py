@@ -19,10 +19,11 @@ from service.errors import BadInput, NotFound
 from service.events import CATALOGUE, TransferStep
 from service.web.copying import curl, sql
 from service.web.forms import form_of
-from service.web.frame import Frame, asked
+from service.web.frame import Frame, asked, read_body
 from service.web.trust import check_origin
 
 PAGE = 50
+LARGEST_FORM = 20_000  # bytes
 EXPORTABLE = frozenset({"since", "until", "agent", "destination", "reason", "outcome"})
 OUTCOMES = (
     *(kind.step for kind in CATALOGUE.values() if issubclass(kind, TransferStep)),
@@ -58,8 +59,8 @@ def transfer_pages(services: Services, frame: Frame) -> APIRouter:
     @router.post("/transfers/export")
     async def export(request: Request) -> Response:
         check_origin(request)
-        body = (await request.body()).decode(errors="replace")
-        return await exported(services, read_export(dict(parse_qsl(body))))
+        body = await read_body(request, LARGEST_FORM)
+        return await exported(services, read_export(dict(parse_qsl(body.decode(errors="replace")))))
 
     @router.get("/transfers/{transfer_id}")
     async def transfer(request: Request, transfer_id: str) -> Response:
