@@ -663,7 +663,7 @@ async def world(url: URL) -> AsyncIterator[World]:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.parametrize(("schedules", "number"), [(30, 1), pytest.param(1_000, 2, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("schedules", "number"), [(30, 4), pytest.param(1_000, 2, marks=pytest.mark.long)])
 def test_whatever_happens_the_record_is_true(database_url: URL, schedules: int, number: int) -> None:
     with asyncio.Runner() as runner:
         opened = world(database_url)
@@ -687,4 +687,6 @@ def test_whatever_happens_the_record_is_true(database_url: URL, schedules: int, 
     print(f"\n{schedules} schedules: {dict(sorted(tally.items()))}")  # noqa: T201 the counts are the result
     for crash in (BEFORE, UNSENT, CONNECTED, SENT, ANSWERED, DURABLE, SETTLING):
         assert tally[f"crash {crash}"] >= schedules // 60, crash
+    for slow in (ITSELF, ANOTHER):
+        assert tally[f"slow: {slow}"] >= schedules // 60, slow
     assert sum(tally[state] for state in State) >= schedules
