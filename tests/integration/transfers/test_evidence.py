@@ -93,7 +93,7 @@ async def test_where_gws_cannot_be_asked_it_is_in_doubt_and_says_so(
         call = site.call()
         simulator.faults.add("silence")
         await site.post(call.id)
-        site.handler.agents = {}
+        site.handler.dispatcher.agents = {}
         transfer = await site.ended(call.id, but=OPEN - {State.IN_DOUBT})
         assert transfer.outcome.cause == NOT_ASKED  # type: ignore[union-attr]
 
@@ -107,7 +107,7 @@ async def test_an_error_does_not_shorten_the_settle_window(database_url: URL, si
         async with asyncio.timeout(10):
             while not any(is_error(seen) for seen in await notifications(site)):
                 await site.log.watch.beyond(site.log.watch.next_position - 1)
-        site.handler.agents = {}
+        site.handler.dispatcher.agents = {}
         await site.settler.look(-1)
         assert await site.database.pool.fetchval(work.NEXT_DUE) > 30.0
 
