@@ -143,15 +143,11 @@ def test_exit_statuses(some_calls: str) -> None:
 
 
 def test_the_database_is_away() -> None:
-    for words, code in (("calls", 3), ("doctor", 1)):
-        done = calltrail(words, DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
-        assert done.returncode == code, done
-        assert "Traceback" not in done.stderr
-        assert "Postgres" in done.stderr + done.stdout
+    done = calltrail("calls", DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("calltrail: Postgres cannot be reached")
 
 
 def test_the_shell_completes() -> None:
     done = calltrail("", _CALLTRAIL_COMPLETE="complete_bash", COMP_WORDS="calltrail trans", COMP_CWORD="1")
     assert done.stdout.split() == ["transfers", "transfer"]
-    script = calltrail("--show-completion", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
-    assert script.returncode in {0, 2}, script
