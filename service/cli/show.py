@@ -87,6 +87,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         shorten_ids(columns, cells)
     table = Table(
         title=title,
+        show_header=any(columns),
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,

@@ -41,7 +41,7 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-EACH = 3  # requests of each mode to each operation
+EACH = 6  # requests of each mode to each operation
 EVENTS = 200
 
 
