@@ -30,7 +30,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
             "status": 400,
             "detail": "as_of: is 'yesterday'. Write a position, or a time like 2026-11-24T09:30:00Z",
             "field": "as_of",
-            "statusCode": 1,
+            "statusCode": 2,
             "statusMessage": "as_of: is 'yesterday'. Write a position, or a time like 2026-11-24T09:30:00Z",
         }
     ],
