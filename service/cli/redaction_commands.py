@@ -194,9 +194,9 @@ def holds(data_dir: DataDir = None, as_json: AsJson = False, as_csv: AsCsv = Fal
                 one["hold_id"],
                 one["case"],
                 one["placed_by"],
-                one["placed_at"],
+                show.moment(one["placed_at"]),
                 covered(one),
-                one["released_at"],
+                show.moment(one["released_at"]),
             )
             for one in found
         ]

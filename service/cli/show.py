@@ -25,6 +25,7 @@ IDS = frozenset({"call", "transfer", "device", "hold"})
 ROOM_FOR_IDS = 100  # characters across
 SHORTEST_ID, TAIL = 18, 4
 SEPARATOR = 2
+NARROWEST = 8  # of a column that is wrapped
 LONGEST_WORD = 20
 
 STATE_STYLES = {
@@ -80,11 +81,25 @@ def print_list(
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table that fits the terminal: long text is wrapped; ids, times and single words are not."""
+    """Write a table that fits the terminal: long text is wrapped; ids, times and single words are not.
+
+    Where the terminal is too narrow even so, everything is wrapped.
+    """
     values = list(rows)
     cells = [[cell(value) for value in row] for row in values]
     if console.width < ROOM_FOR_IDS:
         shorten_ids(columns, cells)
+    widths = widths_of(columns, cells)
+    whole = [
+        name in IDS
+        or all(
+            len(row[number]) <= LONGEST_WORD or isinstance(value[number], datetime)
+            for row, value in zip(cells, values, strict=True)
+        )
+        for number, name in enumerate(columns)
+    ]
+    least = sum(width if keep else NARROWEST for width, keep in zip(widths, whole, strict=True))
+    fits = least + SEPARATOR * (len(widths) - 1) <= console.width
     table = Table(
         title=title,
         show_header=any(columns),
@@ -95,12 +110,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         show_edge=False,
         pad_edge=False,
     )
-    for number, name in enumerate(columns):
-        whole = name in IDS or all(
-            len(row[number]) <= LONGEST_WORD or isinstance(value[number], datetime)
-            for row, value in zip(cells, values, strict=True)
-        )
-        table.add_column(name, no_wrap=whole, overflow="fold")
+    for name, keep in zip(columns, whole, strict=True):
+        table.add_column(name, no_wrap=keep and fits, overflow="fold")
     for row in cells:
         table.add_row(*row)
     console.print(table)
@@ -108,7 +119,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 def shorten_ids(columns: Sequence[str], cells: Sequence[list[Text]]) -> None:
     """Shorten ids as far as the terminal's width demands, in the middle: neighbours often begin alike."""
-    widths = [max(map(len, column)) for column in zip(map(Text, columns), *cells, strict=True)]
+    widths = widths_of(columns, cells)
     excess = sum(widths) + SEPARATOR * (len(widths) - 1) - console.width
     ids = [number for number, name in enumerate(columns) if name in IDS]
     for left, number in zip(range(len(ids), 0, -1), ids, strict=True):
@@ -116,6 +127,11 @@ def shorten_ids(columns: Sequence[str], cells: Sequence[list[Text]]) -> None:
         excess -= widths[number] - room
         for row in cells:
             row[number] = shortened(row[number], room)
+
+
+def widths_of(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> list[int]:
+    """What each column would take if nothing were wrapped."""
+    return [max(map(len, column)) for column in zip(map(Text, columns), *cells, strict=True)]
 
 
 def shortened(text: Text, room: int) -> Text:

@@ -187,13 +187,17 @@ async def test_every_error_is_a_problem(api: Api, method: str, path: str, status
 
 
 async def test_what_has_not_changed_is_not_sent_again(api: Api) -> None:
-    for path in ("/v1/calls", "/v1/events?limit=5", "/v1/transfers", "/v1/holds", "/openapi.json"):
+    tags = set()
+    paths = ("/v1/calls", "/v1/events?limit=5", "/v1/transfers", "/v1/holds", "/openapi.json")
+    for path in paths:
         async with api.http.get(api.url + path) as first:
             tag, body = first.headers["ETag"], await first.read()
+        tags.add(tag)
         async with api.http.get(api.url + path, headers={"If-None-Match": f'"other", {tag}'}) as again:
             assert (again.status, await again.read(), again.headers["ETag"]) == (304, b"", tag)
         async with api.http.get(api.url + path, headers={"If-None-Match": '"other"'}) as other:
             assert (other.status, await other.read()) == (200, body)
+    assert len(tags) == len(paths)
 
 
 async def test_large_answers_are_compressed(api: Api) -> None:

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,6 +116,21 @@ def test_every_command_says_what_it_does_and_gives_an_example(words: tuple[str, 
     assert len(said.splitlines()[0]) > 20
     examples = [line.strip() for line in result.output.splitlines() if "calltrail " in line]
     assert any(line.startswith(f"calltrail {' '.join(words)}".removesuffix(" show")) for line in examples)
+
+
+def test_the_documentation_names_no_command_that_is_not_there() -> None:
+    root = Path(__file__).parents[3]
+    known = {words[0] for words in ALL}
+    for page in (root / "README.md", *(root / "docs").glob("*.md")):
+        code = code_of(page.read_text())
+        assert set(re.findall(r"^ *(?:\$ )?calltrail ([a-z]+)", code, re.MULTILINE)) <= known, page
+
+
+def code_of(text: str) -> str:
+    """The lines of a page's blocks and the bits between its backquotes."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```|((?:^ {4}.*\n)+)", text, re.MULTILINE | re.DOTALL)
+    bits = re.findall(r"`(calltrail [^`]*)`", text)
+    return "\n".join([*(one for pair in blocks for one in pair if one), *bits])
 
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)

@@ -46,6 +46,12 @@ def test_a_narrow_terminal_gets_short_ids_that_still_differ(printed: Callable[..
     assert len(set(ids)) == len(TRANSFERS)
 
 
+def test_a_terminal_that_is_too_narrow_wraps_everything_and_cuts_nothing(printed: Callable[..., str]) -> None:
+    text = printed(60, terminal=False)
+    assert max(map(len, text.splitlines())) <= 60
+    assert text.count("confirmed") == text.count("15002") == text.count("09:0") == len(TRANSFERS)
+
+
 def test_a_wide_terminal_and_a_pipe_get_whole_ids(printed: Callable[..., str]) -> None:
     for text in (printed(120, terminal=True), printed(show.UNBOUNDED, terminal=False)):
         assert all(one["transfer_id"] in text for one in TRANSFERS)
