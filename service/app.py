@@ -19,6 +19,7 @@ from service.postgres import Database, open_database
 from service.postgres.schema import upgrade
 from service.projections import Engine, Queries, catalogue
 from service.recorder import Access, Accesses, Clients, Recorder, Vault
+from service.tap import Tap, Upstream, parse_address, server_tls
 from service.transfers import Settler, Timing, TransferHandler
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -37,6 +38,7 @@ class Application:
     handler: TransferHandler
     settler: Settler
     recorder: Recorder
+    tap: Tap | None = None
 
     @property
     def services(self) -> Services:
@@ -48,6 +50,7 @@ class Application:
             handler=self.handler,
             engine=self.engine,
             queries=self.queries,
+            tap=self.tap,
         )
 
 
@@ -93,7 +96,48 @@ async def open_application(
                 settings.gws_url,
                 agents_file=agents_file,
             ),
+            tap=make_tap(settings, database, log, handler, accesses),
         )
+
+
+def make_tap(
+    settings: Settings, database: Database, log: EventLog, handler: TransferHandler, accesses: Accesses
+) -> Tap | None:
+    """The tap that the settings ask for, if they do.
+
+    Raises:
+        BadConfig: it would listen beyond loopback without TLS, or a file or an address is wrong.
+
+    """
+    if settings.tap is None:
+        return None
+    tls = None if settings.tap_certificate is None else server_tls(settings.tap_certificate, settings.tap_key)
+    host, _ = parse_address(settings.tap_listen)
+    if tls is None and not is_loopback(host) and not settings.insecure:
+        raise BadConfig(
+            "tap_listen",
+            f"would have passwords come in the clear to {host}",
+            "Give tap_certificate, listen on 127.0.0.1 behind a proxy with TLS, or say --insecure",
+        )
+
+    def has_session(agent: str) -> bool:
+        access = accesses.get(agent)
+        return access is not None and access.agent.source == "session"
+
+    return Tap(
+        Upstream(settings.tap, ca_file=settings.tap_ca_file, keep_host=settings.tap_keep_host),
+        database,
+        log,
+        handler,
+        listen=settings.tap_listen,
+        policy=settings.when_log_fails,
+        patience_s=settings.log_patience_s,
+        timeout_s=settings.gws_timeout_s,
+        drain_s=settings.drain_s,
+        cometd_path=settings.tap_cometd_path,
+        has_session=has_session,
+        tls=tls,
+    )
 
 
 @asynccontextmanager
@@ -117,6 +161,9 @@ async def running(
             stack.push_async_callback(loop.stop)
         application.recorder.start()
         stack.push_async_callback(application.recorder.stop, keep_sessions=keep_sessions)
+        if application.tap is not None:
+            await application.tap.start()
+            stack.push_async_callback(application.tap.stop)
         if settings.broker is None:
             yield None
             return

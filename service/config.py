@@ -6,6 +6,7 @@ The agents' file is TOML::
     user = "15000"
     password = "…"
     login = false        # true: send StartContactCenterSession as this agent
+    source = "session"   # "tap": recorded by the tap alone
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -41,6 +42,8 @@ class Agent(BaseModel):
     """Whether to log the agent in (`StartContactCenterSession`); by default we only listen."""
     place: str | None = None
     """The place to log in at, where GWS wants one."""
+    source: Literal["session", "tap"] = "session"
+    """What records the agent: a CometD session of our own, or the application's, as the tap sees it."""
 
 
 def default_data_dir() -> Path:
@@ -76,6 +79,26 @@ class Settings(BaseSettings):
     port: int = Field(default=8282, ge=0, le=65535)
     insecure: bool = False
     """Listen beyond loopback although there is no access control yet; send passwords over plain HTTP."""
+
+    tap: str | None = None
+    """GWS as the tap passes requests on to it, ``https://host:port``; unset: no tap."""
+    tap_listen: str = "127.0.0.1:8383"
+    """Where agents' applications reach the tap, ``host:port``; port 0 takes a free one."""
+    tap_ca_file: Path | None = None
+    """Certificates (PEM) by which GWS is known to the tap, instead of the system's."""
+    tap_certificate: Path | None = None
+    tap_key: Path | None = None
+    """The tap's own certificate and key (PEM) towards clients; unset: plain HTTP."""
+    tap_keep_host: bool = False
+    """Let GWS see the Host that the client asked for, instead of its own name."""
+    tap_cometd_path: str = "/api/v2/notifications"
+    """Where GWS serves CometD; what is below it is recorded too."""
+    when_log_fails: Literal["pass", "refuse"] = "pass"
+    """What the tap does with what it cannot record: pass it on and record a gap, or answer 503."""
+    log_patience_s: float = Field(default=2.0, gt=0)
+    """How long the tap waits for the log before `when_log_fails` decides."""
+    drain_s: float = Field(default=40.0, ge=0)
+    """How long the tap lets open requests come to their end when it is stopped."""
 
     settle_window_s: float = Field(default=20.0, gt=0)
     """How long after GWS's answer evidence of a transfer is awaited before the call is asked for."""

@@ -31,6 +31,9 @@
     │   ├── NotSent                  certainly nothing reached GWS
     │   ├── AnswerLost               something may have reached GWS; no answer is known
     │   └── GwsRefused               GWS answered with an error
+    ├── TapError                     see `service.tap`
+    │   ├── BadHttp                  a message that is not passed on: names status and problem
+    │   └── PeerGone                 a connection ended in the middle of something
     └── TlogError                    see `service.tlog`
         ├── Malformed                not the format it claims to be: names the part
         ├── OutsideTree              the tree has no such leaf or size
@@ -262,6 +265,25 @@ class GwsRefused(GwsError):
         self.status_code = status_code
         self.message = message
         self.http_status = http_status
+
+
+class TapError(CalltrailError):
+    """The tap could not pass something on."""
+
+
+class BadHttp(TapError):
+    """A message is not HTTP/1.1 in one reading only, or is not for us. Nothing more of it is passed on.
+
+    `status` is what its sender is answered with, where that is a client.
+    """
+
+    def __init__(self, status: int, problem: str) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
+class PeerGone(TapError):
+    """The client's or the server's connection ended in the middle of an exchange."""
 
 
 class TlogError(CalltrailError):

@@ -142,6 +142,50 @@ class CallSnapshotTaken(Event, frozen=True):
     http_status: int
 
 
+# From the tap
+
+
+class AgentIdentified(Event, frozen=True):
+    """Who is behind a session that was not known until now: a CometD session's, or that of commands."""
+
+    session: UUID
+    agent: str
+    at: datetime
+
+
+class CommandObserved(Event, frozen=True):
+    """An application commanded something through the tap, and GWS answered.
+
+    The body is a JSON array of the request and the answer, each as it came, byte for byte; null where there
+    is none or it is left out.
+    """
+
+    agent: str | None
+    session: UUID
+    """Stands for the HTTP session; `AgentIdentified` may tell later who is behind it."""
+    method: str
+    path: str
+    at: datetime
+    operation: str | None = None
+    call_id: str | None = None
+    http_status: int | None = None
+    """None: no answer came."""
+    status_code: int | None = None
+    left_out: tuple[str, ...] = ()
+    """What is not kept, or masked: `request` or `answer` (too large, or no JSON), or the name of a secret."""
+
+
+class RecordingInterrupted(Event, frozen=True):
+    """The log was away or slow, and the tap passed on what it could not record."""
+
+    since: datetime
+    until: datetime
+    cause: str
+    deliveries: int
+    """Answers of CometD that may be missing; each agent's gap is told by events of its own."""
+    commands: int
+
+
 # From the command handler
 
 
@@ -192,6 +236,8 @@ class TransferDispatched(TransferStep, frozen=True):
     step = "dispatched"
 
     attempt: int = 1
+    turn: UUID | None = None
+    """Drawn by whoever takes it from the queue: of several who claimed it, one after the other, one sends."""
 
 
 class TransferNotSent(TransferStep, frozen=True):
@@ -391,6 +437,9 @@ CATALOGUE: dict[str, type[Event]] = {
         SessionRefused,
         CallsSnapshotTaken,
         CallSnapshotTaken,
+        AgentIdentified,
+        CommandObserved,
+        RecordingInterrupted,
         TransferKeyClaimed,
         TransferRequested,
         TransferDispatched,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from databases import execute
 from sqlalchemy.engine import URL, make_url
 
 from service.log import EventLog, open_log
@@ -23,7 +24,10 @@ SAMPLES = Path(__file__).parent / "samples"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long batteries in full")
-    parser.addoption("--screenshots", metavar="DIR", help="where the browser's tests put pictures of pages")
+    parser.addoption("--screenshots", metavar="DIR", help="where the tests put pictures of the pages")
+    parser.addoption(
+        "--site", metavar="URL", help="a running service to take pictures of, not the tests' own"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -106,11 +110,3 @@ async def log(database: Database) -> AsyncIterator[EventLog]:
 def sample() -> object:
     """Reads a sample of the GWS reference by its name, as bytes."""
     return lambda name: (SAMPLES / f"{name}.json").read_bytes()
-
-
-async def execute(url: URL, statement: str) -> None:
-    connection = await asyncpg.connect(**connect_arguments(url))
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()

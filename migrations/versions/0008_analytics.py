@@ -46,6 +46,7 @@ CREATE TABLE transfer_facts (
     requested_date       date             NOT NULL,
     requested_hour       smallint         NOT NULL,
     weekday              smallint         NOT NULL,
+    recorded_at          timestamptz      NOT NULL,
     settled_at           timestamptz,
     agent_id             text,
     from_dn              text,
@@ -101,7 +102,7 @@ WHERE c.generation = (SELECT generation FROM projection WHERE name = 'coverage' 
 
 CREATE VIEW analytics.fact_transfer AS
 SELECT t.transfer_id, t.call_id, t.root_call_id, t.conn_id, t.chain_index, t.chain_length,
-       t.requested_at, t.requested_date, t.requested_hour, t.weekday, t.settled_at,
+       t.requested_at, t.requested_date, t.requested_hour, t.weekday, t.recorded_at, t.settled_at,
        t.agent_id, t.from_dn, t.destination, t.destination_type, t.destination_agent_id,
        t.operation, t.operation = 'single-step' AS is_blind, t.is_commanded,
        t.resource_role, t.technical_result, t.result_reason,
@@ -110,7 +111,7 @@ SELECT t.transfer_id, t.call_id, t.root_call_id, t.conn_id, t.chain_index, t.cha
        t.talk_seconds_before, t.handover_seconds, t.total_call_seconds,
        EXISTS (SELECT FROM analytics.gap g WHERE g.agent_id = t.agent_id
                AND g.begins_at <= coalesce(t.settled_at, 'infinity')
-               AND g.ends_at >= t.requested_at) AS has_gap,
+               AND g.ends_at >= t.recorded_at) AS has_gap,
        t.user_data, t.position_first, t.position_known, t.position_last
 FROM transfer_facts t
 WHERE t.generation = (SELECT generation FROM projection WHERE name = 'transfer_facts' AND live);
@@ -227,10 +228,11 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "conn_id": "Genesys''s connection id",
             "chain_index": "1 for the first transfer of the call; counts those that were carried out",
             "chain_length": "How many transfers of the call were carried out",
-            "requested_at": "When it was requested or, if only observed, recorded; by calltrail''s clock",
+            "requested_at": "When it was requested, or done if only observed; by GWS''s clock where it tells",
             "requested_date": DATE,
             "requested_hour": "Hour of the request, 0 to 23, in the site''s time zone",
             "weekday": WEEKDAY,
+            "recorded_at": "When we recorded the request or, if only observed, the transfer; by our clock",
             "settled_at": "When the outcome was known; null while it is not",
             "agent_id": AGENT,
             "from_dn": "The number that the call left",
@@ -270,7 +272,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "root_call_id": "The call that a consult call belongs to; otherwise the call itself",
             "conn_id": "Genesys''s connection id",
             "call_type": "Inbound, Outbound, Internal, Consult or Unknown, as GWS says",
-            "started_at": "When its first event was recorded",
+            "started_at": "When it began to ring, by GWS''s clock where it tells one",
             "started_date": "Date of the beginning in the site''s time zone",
             "started_hour": "Hour of the beginning, 0 to 23, in the site''s time zone",
             "weekday": WEEKDAY,

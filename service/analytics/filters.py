@@ -35,7 +35,7 @@ COLUMNS = {
 """Dimensions by name, beside the keys of userData."""
 
 GAP = """EXISTS (SELECT FROM analytics.gap g WHERE g.agent_id = t.agent_id
-        AND g.begins_at <= coalesce(t.settled_at, 'infinity') AND g.ends_at >= t.requested_at)"""
+        AND g.begins_at <= coalesce(t.settled_at, 'infinity') AND g.ends_at >= t.recorded_at)"""
 
 
 class TransferFilter(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,12 +70,10 @@ def transfer_rate(wanted: TransferFilter, *, bucket: Bucket | None) -> Statement
     if bucket is not None:
         check_length(wanted, bucket)
     arguments = Arguments()
+    transfers = transfers_by_call(wanted, arguments)
     calls = ["c.is_handled"]
-    where = "t.is_carried_out AND " + wanted.condition(arguments, but=TIMES)
     if wanted.since is not None:
-        since = arguments.add(wanted.since)
-        calls.append(f"c.started_at >= {since}")
-        where += f" AND t.requested_at >= {since}"
+        calls.append(f"c.started_at >= {arguments.add(wanted.since)}")
     if wanted.until is not None:
         calls.append(f"c.started_at < {arguments.add(wanted.until)}")
     if wanted.agent is not None:
@@ -85,15 +83,25 @@ def transfer_rate(wanted: TransferFilter, *, bucket: Bucket | None) -> Statement
     )
     return Statement(
         f"""
-SELECT {begin} AS begins, count(*) AS calls, count(x.transfers) AS transferred_calls,
+SELECT {begin} AS begins, count(*) AS calls, count(*) FILTER (WHERE x.transfers > 0) AS transferred_calls,
        coalesce(sum(x.transfers), 0)::bigint AS transfers
-FROM analytics.fact_call c LEFT JOIN (
-    SELECT t.call_id, count(*) AS transfers FROM analytics.fact_transfer t WHERE {where} GROUP BY 1
-) AS x USING (call_id)
+FROM analytics.fact_call c {transfers}
 WHERE {" AND ".join(calls)} {group}
 """,  # noqa: S608 names are ours, values are arguments
         tuple(arguments.values),
     )
+
+
+def transfers_by_call(wanted: TransferFilter, arguments: Arguments) -> str:
+    """SQL that joins to each call `c` its `x.transfers` that count; a call knows how many it has in all."""
+    if all(name in TIMES for name, _ in wanted.given()):
+        return "CROSS JOIN LATERAL (SELECT c.transfers) AS x"
+    where = "t.is_carried_out AND " + wanted.condition(arguments, but=TIMES)
+    if wanted.since is not None:
+        where += f" AND t.requested_at >= {arguments.add(wanted.since)}"
+    return f"""LEFT JOIN (
+    SELECT t.call_id, count(*) AS transfers FROM analytics.fact_transfer t WHERE {where} GROUP BY 1
+) AS x USING (call_id)"""  # noqa: S608 names are ours, values are arguments
 
 
 def talk_before_transfer(wanted: TransferFilter, *, by: str | None, top: int) -> Statement:
@@ -179,7 +187,19 @@ def freshness() -> Statement:
 
 
 def reasons_known(*, limit: int) -> Statement:
-    return Statement(f"SELECT reason FROM analytics.dim_reason ORDER BY reason LIMIT {limited(limit)}")  # noqa: S608 a number
+    """From each reason to the next, by their index: a list to choose from must not count a million rows."""
+    return Statement(
+        f"""
+WITH RECURSIVE known AS (
+    (SELECT t.reason FROM analytics.fact_transfer t ORDER BY t.reason LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.reason FROM analytics.fact_transfer t WHERE t.reason > k.reason
+            ORDER BY t.reason LIMIT 1)
+    FROM known k WHERE k.reason IS NOT NULL
+)
+SELECT reason FROM known WHERE reason IS NOT NULL LIMIT {limited(limit)}
+"""  # noqa: S608 a number
+    )
 
 
 def begins(bucket: str, columns: str) -> str:

@@ -21,6 +21,7 @@ from service.api.redactions import redactions_router
 from service.api.replay import replay_router
 from service.api.services import Services
 from service.api.sessions import sessions_router
+from service.api.tap import tap_router
 from service.api.tlog import proofs_router, tlog_router
 from service.api.transfers import transfers_router
 
@@ -47,6 +48,7 @@ def create_api(services: Services) -> FastAPI:
         replay_router,
         redactions_router,
         analytics_router,
+        tap_router,
     )
     for router in routers:
         app.include_router(router(services))

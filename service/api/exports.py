@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Literal
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 
-from service.api.moments import zoned
+from service.analytics import TransferFilter
+from service.api.filters import Filter
 from service.api.services import Services
 from service.audit.export import BUNDLE, Exporter
 from service.audit.selection import Wanted
 from service.log.checkpoints import Checkpoints, load_keys
-from service.projections import TransferFilter
 
 MEDIA_TYPES = {
     "bundle": "application/zip",
@@ -27,38 +26,20 @@ MEDIA_TYPES = {
     "html": "text/html; charset=utf-8",
     "pdf": "application/pdf",
 }
-Text = Annotated[str | None, Field(default=None, max_length=200)]
 
 
 class ExportRequest(BaseModel):
-    """Which transfers, in which form, and who asks."""
+    """In which form, and who asks. Which transfers says the query, as for the list of them."""
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"format": "bundle", "by": "Ada Auditor", "reason": "Escalation"}]},
+        json_schema_extra={"examples": [{"format": "bundle", "by": "Ada Auditor"}]},
     )
 
     format: Literal["bundle", "csv", "jsonl", "parquet", "html", "pdf"] = "bundle"
     by: str = Field(min_length=1, max_length=200, description="Who asks: kept with the export")
-    since: datetime | None = Field(default=None, description="Asked for at or after this time")
-    until: datetime | None = Field(default=None, description="Asked for before this time")
-    agent: Text = None
-    destination: Text = None
-    reason: Text = None
-    outcome: Text = None
     sample: int | None = Field(default=None, ge=1, le=1_000_000, description="Only so many, drawn at random")
     seed: int = Field(default=0, ge=0, le=1 << 31, description="The same seed draws the same sample")
-
-    def wanted(self) -> Wanted:
-        chosen = TransferFilter(
-            agent=self.agent,
-            destination=self.destination,
-            reason=self.reason,
-            outcome=self.outcome,
-            since=zoned(self.since),
-            until=zoned(self.until),
-        )
-        return Wanted(chosen, self.sample, self.seed)
 
 
 def exports_router(services: Services) -> APIRouter:
@@ -78,13 +59,13 @@ def exports_router(services: Services) -> APIRouter:
             }
         },
     )
-    async def export(request: ExportRequest) -> FileResponse:
-        return await exported(services, request)
+    async def export(request: ExportRequest, wanted: Filter) -> FileResponse:
+        return await exported(services, request, wanted)
 
     return router
 
 
-async def exported(services: Services, request: ExportRequest) -> FileResponse:
+async def exported(services: Services, request: ExportRequest, wanted: TransferFilter) -> FileResponse:
     """The file that was asked for; it is removed when it has been sent."""
     folder = TemporaryDirectory(prefix="calltrail-export-")
     try:
@@ -92,7 +73,8 @@ async def exported(services: Services, request: ExportRequest) -> FileResponse:
         target = Path(folder.name) / name
         keys = load_keys(services.settings.data_dir)
         exporter = Exporter(services.log, Checkpoints(services.database, keys))
-        made = await exporter.export(request.wanted(), request.format, by=request.by, target=target)
+        chosen = Wanted(wanted, request.sample, request.seed)
+        made = await exporter.export(chosen, request.format, by=request.by, target=target)
     except BaseException:
         folder.cleanup()
         raise

@@ -22,6 +22,7 @@ MinPosition = Annotated[
     Query(ge=0, description="Wait until the views have reached this position: read your own writes"),
 ]
 WAIT_FOR_VIEW_S = 5.0
+LONGEST_POSITION = 18  # digits
 
 
 async def caught_up(engine: Engine, min_position: int | None) -> None:
@@ -44,7 +45,7 @@ async def resolve(log: EventLog, as_of: str | None) -> int | None:
     """
     if as_of is None:
         return None
-    if as_of.isdecimal():
+    if as_of.isdecimal() and len(as_of) <= LONGEST_POSITION:
         position, end = int(as_of), await log.next_position() - 1
         if position > end:
             raise BadInput("as_of", f"is {position}, beyond the end of the log", f"Write 0 to {end}")

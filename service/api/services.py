@@ -10,6 +10,7 @@ from service.log import EventLog
 from service.postgres import Database
 from service.projections import Engine, Queries
 from service.recorder import Access
+from service.tap import Tap
 from service.transfers import TransferHandler
 
 
@@ -24,3 +25,4 @@ class Services:
     handler: TransferHandler
     engine: Engine
     queries: Queries
+    tap: Tap | None = None

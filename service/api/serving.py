@@ -52,7 +52,8 @@ async def serving(app: FastAPI, host: str, port: int) -> AsyncIterator[str]:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket: connections are taken from now on, and answered as soon as the server runs."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
+    # Named as TCP, or asyncio would not know to send small answers at once (TCP_NODELAY).
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

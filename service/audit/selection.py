@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from service.analytics import TransferFilter
+from service.analytics.statement import Arguments
 from service.errors import BadInput
-from service.log import rfc3339
 from service.postgres import Database, database_errors
-from service.projections import Queries, TransferFilter
+from service.projections import Queries
 from service.projections.coverage import COMPLETE, overlapping
-from service.projections.queries import JSON_COLUMNS, transfers_query
+from service.projections.queries import JSON_COLUMNS, TRANSFERS
 
 if TYPE_CHECKING:
     import asyncpg
@@ -36,27 +37,14 @@ class Wanted:
     def __post_init__(self) -> None:
         if self.sample is not None and self.sample < 1:
             raise BadInput("sample", f"is {self.sample}", "Give a number of transfers, 1 or more")
-        since, until = self.transfers.since, self.transfers.until
-        if since is not None and until is not None and since >= until:
-            raise BadInput(
-                "from", f"{rfc3339(since)} is not before {rfc3339(until)}", "Give the earlier time first"
-            )
 
     @property
     def text(self) -> str:
         """The filter in words."""
-        named = {
-            "call": self.transfers.call_id,
-            "agent": self.transfers.agent,
-            "destination": self.transfers.destination,
-            "reason": self.transfers.reason,
-            "outcome": self.transfers.outcome,
-            "from": self.transfers.since and rfc3339(self.transfers.since),
-            "to": self.transfers.until and rfc3339(self.transfers.until),
-            "sample": self.sample and f"{self.sample} (seed {self.seed})",
-        }
-        said = ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
-        return said or "all transfers"
+        said = [f"{name} {value}" for name, value in self.transfers.as_query()]
+        if self.sample is not None:
+            said.append(f"a sample of {self.sample} (seed {self.seed})")
+        return ", ".join(said) or "all transfers"
 
 
 class Selection:
@@ -67,7 +55,13 @@ class Selection:
     ) -> None:
         self._connection = connection
         self._spans = spans
-        statement, self._arguments = transfers_query(wanted.transfers)
+        arguments = Arguments()
+        statement = f"""
+            SELECT * FROM ({TRANSFERS}) AS audited WHERE transfer_id IN (
+                SELECT t.transfer_id FROM analytics.fact_transfer t
+                WHERE {wanted.transfers.condition(arguments)})
+        """  # noqa: S608 names are ours, values are arguments
+        self._arguments = tuple(arguments.values)
         if wanted.sample is not None:
             chosen = f"md5({wanted.seed:d} || transfer_id::text)"
             statement += f" ORDER BY {chosen}, transfer_id LIMIT {wanted.sample:d}"
@@ -83,8 +77,7 @@ class Selection:
 
     async def population(self) -> int:
         """How many transfers there are in the record."""
-        everything, _ = transfers_query(TransferFilter())
-        found: int = await self._connection.fetchval(f"SELECT count(*) FROM ({everything}) AS everything")  # noqa: S608 constants
+        found: int = await self._connection.fetchval(f"SELECT count(*) FROM ({TRANSFERS}) AS everything")  # noqa: S608 constants
         return found
 
     def gaps(self, since: datetime | None, until: datetime | None) -> list[dict[str, Any]]:

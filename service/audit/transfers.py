@@ -217,7 +217,7 @@ async def transfer_trail(database: Database, queries: Queries, log: EventLog, tr
     own = transfer_stream(call_id)
     return Trail(
         transfer=row,
-        gaps=await queries.gaps_of(row["agent"], row["requested_at"], row["settled_at"]),
+        gaps=await queries.gaps_of(row["agent"], row["recorded_at"], row["settled_at"]),
         events=tuple(evidence_of(event, own) for event in told),
     )
 

@@ -27,6 +27,7 @@ from service.cli import (
     redaction_commands,
     replay_commands,
     running,
+    tap_commands,
     transfer_commands,
 )
 from service.errors import BadInput, CalltrailError, DatabaseError, GwsError
@@ -94,6 +95,7 @@ db.command("upgrade")(running.upgrade)
 db.command("train")(log_commands.train_dictionary)
 app.add_typer(bench, name="bench")
 bench.command("log")(log_commands.bench_log)
+bench.command("tap")(tap_commands.bench_tap)
 bench.command("recorder")(recorder_commands.bench_recorder)
 bench.command("transfers")(bench_transfers.transfers)
 bench.command("faces")(bench_faces.faces)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from statistics import median
 from time import perf_counter
 from typing import Any, TypeVar
@@ -22,9 +24,10 @@ from uuid import uuid4
 import asyncpg
 from sqlalchemy.engine import URL
 
+from service.cli.delay import delayed
+from service.cli.raw_copy import HEADER, TRAILER, encode_rest, encode_rows
 from service.cli.traffic import Traffic
 from service.log import EventLog, NewEvent, open_log
-from service.log.copy import HEADER, TRAILER, encode_rest, encode_rows
 from service.log.sql import COLUMNS
 from service.log.verify import verify_log
 from service.postgres import Database, connect_arguments, open_pools
@@ -38,6 +41,13 @@ IN_FLIGHT = 3  # requests of a bulk append that are under way at once
 ROUNDS = 5
 WARM_UP = 20_000
 FILL = 50_000
+FEWEST = 2_000  # events in a round
+ALONE = 2_000  # events of one producer
+FOLLOWED = 500
+STAGES = (100_000, 1_000_000, 10_000_000)
+FAR_S = 0.01
+FAR_ALONE = 50
+MIB = 1 << 20
 
 RAW_TABLE = """
 CREATE TABLE raw_copy (LIKE event_log INCLUDING ALL);
@@ -232,6 +242,14 @@ class Bench:
             await following
         return {"follow_p50_ms": median(seen[p] - committed[p] for p in committed) * 1e3}
 
+    async def grow(self, total: int) -> dict[str, Any]:
+        """Let the log grow to `total` events, and measure appending there."""
+        count = min(50_000, max(FEWEST, total // 25))
+        await self.fill(total - count * ROUNDS * 2)
+        self.say(f"appending at {total:,} events")
+        appending = await self.measure_appending(count)
+        return {"events": await self.log.next_position(), **appending}
+
     async def fill(self, total: int) -> None:
         """Append until the log holds `total` events."""
         while (there := await self.log.next_position()) < total:
@@ -245,9 +263,9 @@ class Bench:
         assert row is not None
         sizes = dict(row)
         payload = self.payload_bytes
-        lsn = await self.database.pool.fetchval("SELECT pg_current_wal_lsn()")
+        lsn = await self.database.pool.fetchval("SELECT pg_current_wal_insert_lsn()")
         await self.bulk(self.take(WARM_UP))
-        wal = await self.database.pool.fetchval("SELECT pg_current_wal_lsn() - $1::pg_lsn", lsn)
+        wal = await self.database.pool.fetchval("SELECT pg_current_wal_insert_lsn() - $1::pg_lsn", lsn)
         return {
             "events": total,
             "bytes_vs_payload": sum(sizes.values()) / payload,
@@ -261,9 +279,52 @@ class Bench:
         report = await verify_log(self.database)
         return {"verify_events_per_s": report.size / (perf_counter() - begin), "verified": report.intact}
 
+    async def measure_far_away(self) -> dict[str, Any]:
+        """The same appends when each round trip to the database takes longer."""
+        async with (
+            delayed(self.database.url, FAR_S) as url,
+            open_pools(url) as database,
+            open_log(database, max_payload_bytes=1 << 20) as log,
+        ):
+            far = Bench(database, log, self.say, self.traffic)
+            await far.concurrent(self.take(PRODUCERS))
+            rate, batch = await far.timed(far.concurrent, self.take(20 * PRODUCERS))
+            alone = []
+            for event in self.take(FAR_ALONE):
+                begin = perf_counter()
+                await log.append([event])
+                alone.append(perf_counter() - begin)
+        return {
+            "far_round_trip_ms": FAR_S * 1e3,
+            "far_append_events_per_s": rate,
+            "far_batch": batch,
+            "far_serial_p50_ms": median(alone) * 1e3,
+        }
 
-async def run_bench(server: URL, total: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """All figures, at `total` events; appending is also measured at each power of ten on the way."""
+
+@contextmanager
+def memory(result: dict[str, Any], what: str) -> Iterator[None]:
+    """Put what this process takes of memory before and after into `result`, in MiB."""
+    result[f"{what}_rss_before_mib"] = resident_mib()
+    yield
+    result[f"{what}_rss_after_mib"] = resident_mib()
+
+
+def resident_mib() -> float:
+    """Resident memory now; where the system does not say, the most that it ever was."""
+    with suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+    return getrusage(RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def run_bench(
+    server: URL, total: int, say: Callable[[str], None], *, sag: bool = False
+) -> dict[str, Any]:
+    """All figures, at `total` events; appending is also measured at each power of ten on the way.
+
+    With `sag` the log then grows to ten million events, and appending is measured there too.
+    """
     async with (
         fresh_database(server) as database,
         open_log(database, max_payload_bytes=1 << 20) as log,
@@ -271,21 +332,24 @@ async def run_bench(server: URL, total: int, say: Callable[[str], None]) -> dict
         bench = Bench(database, log, say)
         say("warming up")
         await bench.warm_up()
-        growth = []
-        for stage in [size for size in (100_000, 1_000_000, 10_000_000) if size < total] + [total]:
-            count = min(50_000, max(2_000, stage // 25))
-            await bench.fill(stage - count * ROUNDS * 2)
-            say(f"appending at {stage:,} events")
-            appending = await bench.measure_appending(count)
-            growth.append({"events": await log.next_position(), **appending})
-        result = {**growth[-1], "append_events_per_s": growth[-1]["append_concurrent_events_per_s"]}
+        result: dict[str, Any] = {}
+        with memory(result, "append"):
+            growth = [await bench.grow(size) for size in (*(size for size in STAGES if size < total), total)]
+        result |= {**growth[-1], "append_events_per_s": growth[-1]["append_concurrent_events_per_s"]}
         say("one producer, reading, following")
-        result |= await bench.measure_serial(2_000)
-        result |= await bench.measure_reading(100_000)
-        result |= await bench.measure_following(500)
+        result |= await bench.measure_serial(ALONE)
+        with memory(result, "read"):
+            result |= await bench.measure_reading(100_000)
+        result |= await bench.measure_following(FOLLOWED)
         say("size, verification")
         result |= await bench.measure_size()
-        result |= await bench.measure_verifying()
+        with memory(result, "verify"):
+            result |= await bench.measure_verifying()
+        result["verify_worker_rss_most_mib"] = getrusage(RUSAGE_CHILDREN).ru_maxrss / 1024
+        say(f"with {FAR_S * 1e3:.0f} ms added to each round trip")
+        result |= await bench.measure_far_away()
+        if sag:
+            growth += [await bench.grow(size) for size in STAGES if size > total]
         return {**result, "growth": growth}
 
 

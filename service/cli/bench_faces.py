@@ -47,7 +47,7 @@ TRANSFERS = f"""
 INSERT INTO transfer_facts
 SELECT {live_generation("transfer_facts")}, md5('made-up-' || n)::uuid, 'made-up-' || n, 'made-up-' || n,
        lpad(to_hex(n), 16, '0'), 1, 1 + (n % 7 = 0)::integer,
-       at, at::date, extract(hour FROM at), extract(isodow FROM at), at + interval '2 seconds',
+       at, at::date, extract(hour FROM at), extract(isodow FROM at), at, at + interval '2 seconds',
        (15000 + n % 2000)::text, (15000 + n % 2000)::text, (15000 + n * 31 % 2000)::text, 'agent',
        (15000 + n * 31 % 2000)::text, 'single-step', n % 3 > 0, 'Received', 'Transferred', 'AnsweredByAgent',
        reason, reason, 'TransferReason', false,

@@ -32,6 +32,7 @@ from service.tlog.evidence import Evidence
 from service.tlog.keys import VerifierKey
 from service.tlog.note import Ed25519Verifier, Note
 
+SHOWN = 50  # differences, or redacted positions
 INTACT, TAMPERED, UNKNOWN = 0, 1, 2
 
 KeyFile = Annotated[
@@ -162,13 +163,19 @@ async def verify_all(
         return
     if report.differences:
         columns = ("position", "kind", "what")
-        show.print_table("TAMPERED: first difference first", columns, report.differences[:50])
+        show.print_table("TAMPERED: first difference first", columns, report.differences[:SHOWN])
     else:
         show.console.print(f"Intact: {report.size:,} events, root {report.root.hex()}.", soft_wrap=True)
     signatures = "signatures checked" if keys else "no public key known: signatures not checked"
     show.console.print(f"Compared with {report.checkpoints} checkpoints ({signatures}).", soft_wrap=True)
     if report.redacted:
-        show.console.print(f"Redacted, as the log records: {len(report.redacted)} events.")
+        shown = ", ".join(map(str, report.redacted[:SHOWN]))
+        more = " …" if len(report.redacted) > SHOWN else ""
+        show.console.print(
+            f"Redacted, as the log records: {len(report.redacted)} events, at {shown}{more}. "
+            "By whom and why: calltrail redactions",
+            soft_wrap=True,
+        )
 
 
 def progress_bar(*, hidden: bool) -> Progress:
@@ -250,6 +257,9 @@ def train_dictionary(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 def bench_log(
     events: Annotated[int, typer.Option(min=50_000, help="How many events the log is to hold.")] = 1_000_000,
+    sag: Annotated[
+        bool, typer.Option("--sag", help="Let it grow to ten million afterwards, and append there too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the log against what Postgres can do without it, in a database of its own, fsync on.
@@ -263,12 +273,20 @@ def bench_log(
                 show.console.print(what)
 
         async with bench_server() as url:
-            result = await run_bench(url, events, say)
+            result = await run_bench(url, events, say, sag=sag)
         if as_json:
             show.print_json(result)
             return
         rows = [(name, f"{value:,.3f}") for name, value in result.items() if isinstance(value, int | float)]
         show.print_table(f"The log at {events:,} events", ("", ""), rows)
+        names = (
+            "events",
+            "append_concurrent_events_per_s",
+            "append_vs_copy_concurrent",
+            "append_vs_copy_bulk",
+        )
+        stages = [[f"{stage[name]:,.2f}" for name in names] for stage in result["growth"]]
+        show.print_table("As it grows", names, stages)
 
     run(main())
 

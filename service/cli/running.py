@@ -14,6 +14,7 @@ from service.api.serving import serving
 from service.app import check_host, open_application, running
 from service.cli import show
 from service.cli.options import AsJson, DataDir, run
+from service.cli.tap_commands import TapListen, TapUrl, WhenLogFails
 from service.config import load_settings
 from service.errors import BadConfig
 from service.postgres import open_database
@@ -35,22 +36,29 @@ def serve(
         str | None, typer.Option(help="embedded, or a NATS URL; without it, no broker.")
     ] = None,
     insecure: Annotated[bool, typer.Option(help="Listen beyond loopback; plain HTTP to GWS.")] = False,
+    tap: TapUrl = None,
+    tap_listen: TapListen = None,
+    when_log_fails: WhenLogFails = None,
     data_dir: DataDir = None,
 ) -> None:
     """Record, project, take commands and serve the API, until SIGTERM or Ctrl-C.
 
     calltrail serve --gws-url http://127.0.0.1:8080 --agents-file agents.toml
+    calltrail serve --tap https://gws.example --tap-listen 127.0.0.1:8383
     CALLTRAIL_USER=15000 CALLTRAIL_PASSWORD=… calltrail serve --broker embedded
     """
 
     async def main() -> None:
         settings = load_settings(
-            gws_url=gws_url,
             agents_file=agents_file,
             host=host,
             port=port,
             broker=broker,
             insecure=insecure or None,
+            gws_url=gws_url or tap,
+            tap=tap,
+            tap_listen=tap_listen,
+            when_log_fails=when_log_fails,
             data_dir=data_dir,
         )
         check_host(settings)
@@ -65,6 +73,8 @@ def serve(
             show.console.print(
                 f"calltrail serves {url}, recording {len(application.accesses)} agents", soft_wrap=True
             )
+            if application.tap is not None:
+                show.console.print(f"tap {application.tap.url} → {settings.tap}", soft_wrap=True)
             if messaging is not None:
                 show.console.print(f"broker {messaging.url}", soft_wrap=True)
             await stopping.wait()

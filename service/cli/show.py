@@ -50,9 +50,7 @@ def print_json(document: Any) -> None:
 def plain(value: object) -> str:
     if isinstance(value, datetime):
         return rfc3339(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, UUID):
+    if isinstance(value, date | UUID):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form here")
 

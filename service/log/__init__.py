@@ -2,7 +2,7 @@
 
 from service.log.event import Condition, NewEvent, Statement, StoredEvent, rfc3339
 from service.log.ids import Producer
-from service.log.store import EventLog, open_log, share_of
+from service.log.store import EventLog, open_log
 
 __all__ = [
     "Condition",
@@ -13,5 +13,4 @@ __all__ = [
     "StoredEvent",
     "open_log",
     "rfc3339",
-    "share_of",
 ]

@@ -1,9 +1,10 @@
 """Appending, with group commit.
 
-Whoever appends hands over a request, its payloads packed and committed to, and waits. One task per process,
-the appender, takes all requests that have gathered while the last transaction ran and writes them in one
-transaction of its own (`service.log.transaction`). A request that cannot be granted (a condition, a reused
-id) is left out and told so; the others go in.
+Whoever appends hands over a request and waits. Two tasks per process, the lanes, take the requests that have
+gathered and write them, each lane a batch in one transaction of its own (`service.log.transaction`). While
+one lane's batch is being written the other's is packed, committed to and drafted, on the supposition that the
+first will be in; Postgres sees to it that a draft counts only if the log ends where it supposes. A request
+that cannot be granted (a condition, a reused id) is left out and told so; the others go in.
 
 The promises: positions are given out under the head's lock, so their order is the order of commit and there
 are no holes; a request's events go in together or not at all; what is answered is durable. When the
@@ -16,55 +17,60 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
-from time import perf_counter
+from operator import attrgetter
 from uuid import UUID
 
 import asyncpg
 
 from service.errors import CalltrailError, DatabaseError, DatabaseUnavailable, OutcomeUnknown
 from service.log import sql
+from service.log.clock import DatabaseClock
 from service.log.codec import AS_IS, Codecs
-from service.log.copy import encode_rest
-from service.log.event import SALT_BYTES, Condition, NewEvent, Statement, check_event, commit_to
-from service.log.transaction import AlreadyThere, Prepared, State, Transaction
+from service.log.event import Condition, NewEvent, Row, Statement, check_event, pack_events
+from service.log.transaction import AlreadyThere, State, Transaction
+from service.log.tree import Tree
 from service.log.watch import HeadWatch
 from service.postgres import Database, database_errors
-from service.tlog.entry import entry_pieces
 
 logger = logging.getLogger(__name__)
 
+LANES = 2
 BATCH_LIMIT = 4_000  # events in one transaction, unless a single request holds more
-BATCH_BYTES = 16 << 20  # of payloads, as they are stored
-MANY = 64  # requests
-NEAR_S = 0.025  # a database that commits such a batch faster than this is near
-BREATH = 64  # events of one request that are prepared before others get their turn
+BATCH_BYTES = 64 << 20  # of payloads
+FEW = 64  # events that are not worth being shared out among the lanes
+ENOUGH = 1_000  # events that wait are a batch, however many are being written
+BREATH = 64  # events that are packed, and answers that are given, before others get their turn
 KEEP_TRYING_S = 10.0
 LOCK_TIMEOUT_MS = 5_000
 
 
 class Request:
-    """Events that go in together, and the future that tells their positions."""
+    """Events that go in together, `size` bytes of payload, and the future that tells their positions."""
 
-    __slots__ = ("also", "conditions", "events", "positions")
+    __slots__ = ("also", "conditions", "events", "positions", "size")
 
     def __init__(
-        self, events: Sequence[Prepared], conditions: Sequence[Condition], also: Sequence[Statement]
+        self,
+        events: Sequence[NewEvent],
+        conditions: Sequence[Condition],
+        also: Sequence[Statement],
+        size: int,
     ) -> None:
         self.events = events
+        self.size = size
         self.conditions = conditions
         self.also = also
         self.positions: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
 
-    def refuse(self, error: CalltrailError) -> None:
-        if not self.positions.done():
-            self.positions.set_exception(error)
-
-    def grant(self, positions: list[int]) -> None:
-        if not self.positions.done():
-            self.positions.set_result(positions)
+    def answer(self, fate: list[int] | CalltrailError) -> None:
+        if self.positions.done():
+            return  # nobody waits any more
+        if isinstance(fate, CalltrailError):
+            self.positions.set_exception(fate)
+        else:
+            self.positions.set_result(fate)
 
 
 class Appender:
@@ -78,33 +84,37 @@ class Appender:
         self._codecs = codecs
         self._max_payload_bytes = max_payload_bytes
         self._waiting: list[Request] = []
-        self._work = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
-        self._state = State()
+        self._waiting_events = 0
+        self._under_way = 0  # events that the lanes have taken and not yet written
+        self._stirred = asyncio.Event()
+        self._stopping = False
+        self._lanes: list[asyncio.Task[None]] = []
+        self._idle: list[asyncpg.Connection[asyncpg.Record]] = []
+        self._clock = DatabaseClock()
+        self._turn = asyncio.Lock()  # to go on from `_state`
+        self._state = State()  # once all that is under way is written
+        self._written = Tree()
         self._stepped: UUID | None = None
-        self._last_s = 0.0
-        self._last_taken = 0
 
     async def start(self) -> None:
         """Begin; where the database can be reached, with the dictionary that it names."""
         with suppress(DatabaseError), database_errors():
             await self._codecs.load(self._database.pool)
             self._state = State(codec=await self._database.pool.fetchval(sql.CODEC_IN_USE))
-        self._task = asyncio.create_task(self._run(), name="log appender")
+        self._lanes = [asyncio.create_task(self._lane(), name="log appender") for _ in range(LANES)]
 
     async def stop(self) -> None:
-        """Write what is waiting, then stop."""
-        task, self._task = self._task, None
-        if task is not None:
-            while self._waiting and not task.done():
-                await asyncio.wait([r.positions for r in self._waiting])
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        """Write what is waiting, then stop; a database that does not answer is given up."""
+        self._stopping = True
+        self._stirred.set()
+        if self._lanes:
+            _, stuck = await asyncio.wait(self._lanes, timeout=2 * KEEP_TRYING_S)
+            for lane in stuck:
+                lane.cancel()
+            await asyncio.gather(*stuck, return_exceptions=True)
+        for connection in self._idle:
+            connection.terminate()
+        self._idle = []
 
     async def append(
         self,
@@ -127,88 +137,85 @@ class Appender:
             OutcomeUnknown: the commit's answer was lost; append the same again.
 
         """
+        size = 0
         for event in events:
             check_event(event, max_payload_bytes=self._max_payload_bytes)
+            size += len(event.payload)
         if not events:
             return []
-        prepared = self._prepare(events[:BREATH])
-        for at in range(BREATH, len(events), BREATH):
-            await asyncio.sleep(0)
-            prepared += self._prepare(events[at : at + BREATH])
-        request = Request(prepared, conditions, also)
+        return await self._ask(events, conditions, also, size).positions
+
+    def _ask(
+        self,
+        events: Sequence[NewEvent],
+        conditions: Sequence[Condition],
+        also: Sequence[Statement],
+        size: int,
+    ) -> Request:
+        request = Request(events, conditions, also, size)
         self._waiting.append(request)
-        self._work.set()
-        return await request.positions
+        self._waiting_events += len(events)
+        self._stirred.set()
+        return request
 
-    def _prepare(self, events: Sequence[NewEvent]) -> list[Prepared]:
-        """Do what needs no lock: pack the payloads and commit to them."""
-        pack = self._codecs[self._state.codec].pack if self._state.codec != AS_IS else keep
-        salts = os.urandom(SALT_BYTES * len(events))
-        prepared = []
-        for at, event in enumerate(events):
-            event_id, stream, kind, payload = event
-            salt = salts[at * SALT_BYTES : (at + 1) * SALT_BYTES]
-            commitment = commit_to(salt, payload)
-            codec, stored = pack(payload)
-            rest = encode_rest(event_id, codec, stream, kind, salt, commitment, stored)
-            pieces = entry_pieces(event_id=str(event_id), stream=stream, kind=kind, commitment=commitment)
-            prepared.append(Prepared(event, rest, *pieces))
-        return prepared
-
-    async def _run(self) -> None:
-        while True:
-            if not self._waiting:
-                self._last_taken = 0  # those who were answered last are among those who come now
-                await self._work.wait()
-            batch = self._take_batch()
-            begin = perf_counter()
+    async def _lane(self) -> None:
+        while batch := await self._take():
             try:
-                await self._write(batch)
+                fates = await self._write(batch)
             except CalltrailError as error:
-                for request in batch:
-                    request.refuse(error)
+                fates = [error] * len(batch)
+            except Exception as error:
+                logger.exception("append failed")
+                fates = [OutcomeUnknown(f"the append failed unexpectedly: {error!r}")] * len(batch)
             except BaseException:
                 for request in batch:
-                    request.refuse(OutcomeUnknown("the appender was stopped while it wrote"))
+                    request.answer(OutcomeUnknown("the appender was stopped while it wrote"))
                 raise
-            self._last_s = perf_counter() - begin
+            finally:
+                self._under_way -= sum(len(request.events) for request in batch)
+                self._stirred.set()
+            for at in range(0, len(batch), BREATH):
+                for request, fate in zip(batch[at : at + BREATH], fates[at : at + BREATH], strict=True):
+                    request.answer(fate)
+                await asyncio.sleep(0)
 
-    def _take_batch(self) -> list[Request]:
-        """What is waiting, up to the limits.
+    async def _take(self) -> list[Request]:
+        """The next batch: some of what is waiting, up to the limits; nothing once the appender is to stop.
 
-        Of many producers only half are taken, so that the others prepare while these are written. With a
-        database far away time is lost on the way and not in preparing: then all go at once.
+        While another is being written there is time to let a batch gather that is as large. Of many events
+        only half are taken, so that the other lane has work while these are written.
         """
+        while self._waiting_events < max(1, min(self._under_way, ENOUGH)):
+            if self._stopping and not self._waiting:
+                return []
+            self._stirred.clear()
+            await self._stirred.wait()
+        most = min(BATCH_LIMIT, max(FEW, (self._waiting_events + self._under_way + 1) // 2))
         events = size = taken = 0
-        most = len(self._waiting)
-        if self._last_s < NEAR_S:
-            most = max(MANY, (most + self._last_taken + 1) // 2)
-        for request in self._waiting[:most]:
+        for request in self._waiting:
             events += len(request.events)
-            size += sum(len(prepared.rest) for prepared in request.events)
-            if taken and (events > BATCH_LIMIT or size > BATCH_BYTES):
+            size += request.size
+            if taken and (events > most or size > BATCH_BYTES):
+                events -= len(request.events)
                 break
             taken += 1
         batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
-        self._last_taken = taken
-        if not self._waiting:
-            self._work.clear()
+        self._waiting_events -= events
+        self._under_way += events
         return batch
 
-    async def _write(self, batch: list[Request]) -> None:
-        """Write `batch`, again and again while the database is away, up to KEEP_TRYING_S."""
+    async def _write(self, batch: list[Request]) -> list[list[int] | CalltrailError]:
+        """Write `batch` and return its fates; while the database is away, try for KEEP_TRYING_S."""
+        rows = await self._pack(batch)
         deadline = asyncio.get_running_loop().time() + KEEP_TRYING_S
         in_doubt = thorough = False
         for attempt in itertools.count():
-            transaction = Transaction(batch, self._state, self._codecs, thorough=thorough)
+            transaction = Transaction(batch, rows, self._codecs, self._clock, thorough=thorough)
             try:
-                with database_errors():
-                    self._connection = self._connection or await self._connect()
-                    await transaction.run(self._connection)
+                await self._attempt(transaction)
             except AlreadyThere:
                 thorough = True
             except DatabaseError as error:
-                self._drop_connection()
                 in_doubt |= transaction.committing
                 thorough |= in_doubt
                 last_chance = asyncio.get_running_loop().time() > deadline
@@ -218,34 +225,67 @@ class Appender:
                     raise
                 logger.warning("append is tried again", extra={"attempt": attempt, "fault": str(error)})
                 await asyncio.sleep(min(1.0, 0.02 * 2**attempt))
-            except CalltrailError:
-                self._drop_connection()
-                raise
             else:
-                await self._committed(transaction.state)
-                self._note_step(transaction.stepped)
-                answer(batch, transaction.fates)
-                return
+                break
+        await self._learn(transaction.state)
+        self._note_step(transaction.stepped)
+        return transaction.fates
 
-    async def _committed(self, state: State) -> None:
-        """Go on from `state`; new payloads are packed with its codec as soon as its dictionary is read."""
-        if state.codec != self._state.codec and self._codecs.missing([state.codec]):
+    async def _pack(self, batch: list[Request]) -> list[Row]:
+        """Do what needs neither a lock nor a place in the log."""
+        events = [event for request in batch for event in request.events]
+        codec = self._state.codec
+        pack = self._codecs[codec].pack if codec != AS_IS else keep
+        rows = pack_events(events[:BREATH], pack)
+        for at in range(BREATH, len(events), BREATH):
+            await asyncio.sleep(0)
+            rows += pack_events(events[at : at + BREATH], pack)
+        return rows
+
+    async def _attempt(self, transaction: Transaction) -> None:
+        with database_errors():
+            connection = self._idle.pop() if self._idle else await self._connect()
             try:
-                with database_errors():
-                    await self._codecs.load(self._database.pool)
-            except DatabaseError:
-                state = state._replace(codec=self._state.codec)
-        self._state = state
+                await self._run(transaction, connection)
+            except AlreadyThere:
+                self._idle.append(connection)
+                raise
+            except BaseException:
+                connection.terminate()
+                raise
+            self._idle.append(connection)
+
+    async def _run(self, transaction: Transaction, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Write what can be drafted; else look, while no other lane goes on from what is known here."""
+        async with self._turn:
+            drafted = transaction.draft(self._state)
+            if drafted:
+                self._state = transaction.state
+        if drafted:
+            if await transaction.write(connection):
+                self._written = max(self._written, transaction.state.tree, key=attrgetter("size"))
+                return
+            self._clock.forget()
+        async with self._turn:
+            await transaction.look_and_write(connection, self._state, self._written)
+            self._state = transaction.state
+            self._written = transaction.state.tree
+
+    async def _learn(self, state: State) -> None:
+        """Note how far the log reaches. Payloads are packed with its codec once its dictionary is read."""
         self._watch.advance(state.tree.size)
+        if self._codecs.missing([state.codec]):
+            with suppress(DatabaseError), database_errors():
+                await self._codecs.load(self._database.pool)
+        if not self._codecs.missing([state.codec]):
+            self._state = self._state._replace(codec=state.codec)
 
     def _note_step(self, stepped: NewEvent | None) -> None:
         """Record, once, that the clock was set back."""
         if stepped is not None and stepped.event_id != self._stepped:
             self._stepped = stepped.event_id
-            request = Request(self._prepare([stepped]), (), ())
+            request = self._ask([stepped], (), (), len(stepped.payload))
             request.positions.add_done_callback(asyncio.Future.exception)  # another process may be first
-            self._waiting.append(request)
-            self._work.set()
 
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
         connection = await self._database.connect()
@@ -253,20 +293,6 @@ class Appender:
             f"SET lock_timeout = {LOCK_TIMEOUT_MS}; SET idle_in_transaction_session_timeout = '60s'"
         )
         return connection
-
-    def _drop_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
-
-
-def answer(batch: Sequence[Request], fates: Sequence[list[int] | CalltrailError]) -> None:
-    """Tell every request its fate."""
-    for request, fate in zip(batch, fates, strict=True):
-        if isinstance(fate, CalltrailError):
-            request.refuse(fate)
-        else:
-            request.grant(fate)
 
 
 def keep(payload: bytes) -> tuple[int, bytes]:

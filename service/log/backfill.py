@@ -6,12 +6,12 @@ import asyncpg
 
 from service.errors import Tampered
 from service.log import sql
-from service.log.tree import Tree, entry_of_row, tile_values
+from service.log.tree import Tree, entry_of_row
 from service.tlog.merkle import leaf_hashes
 
 PAGE = 1 << 14
 SET_TREE = "UPDATE log_head SET tree = $1"
-KEEP_TILES = "INSERT INTO log_tile (level, index, root, hashes) VALUES "
+KEEP_TILES = "INSERT INTO log_tile (level, index, root, hashes) VALUES ($1, $2, $3, $4)"
 
 
 async def backfill_tree(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -35,5 +35,5 @@ async def backfill_tree(connection: asyncpg.Connection[asyncpg.Record]) -> None:
             raise Tampered(f"events are missing after position {start}. Restore the log from a backup")
         tree, tiles = tree.grow(leaf_hashes(map(entry_of_row, rows)))
         if tiles:
-            await connection.execute(KEEP_TILES + tile_values(tiles))
+            await connection.executemany(KEEP_TILES, tiles)
     await connection.execute(SET_TREE, tree.frontier.hashes)

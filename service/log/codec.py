@@ -7,7 +7,7 @@ new payloads are stored with says `log_head.codec`: every appender learns of a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -93,6 +93,10 @@ class Codecs:
             return self._known[number]
         except KeyError:
             raise DatabaseError(f"a payload is stored with codec {number}, which is not there") from None
+
+    def unpackers(self) -> dict[int, Callable[[bytes], bytes]]:
+        """For each codec that is known, what makes a payload of its stored form; for many payloads."""
+        return {AS_IS: bytes, **{number: codec.unpack for number, codec in self._known.items()}}
 
     def decode(self, number: int, stored: bytes) -> bytes:
         """The payload of `stored`, the very bytes that were appended."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from service.errors import BadEvent
+from service.tlog.entry import SALT_BYTES
 
 STREAM_LIMIT = 200  # characters
 KIND_LIMIT = 80
-SALT_BYTES = 16
 PAYLOAD_REDACTED = "PayloadRedacted"
 CLOCK_STEPPED = "ClockStepped"
 """The kinds that the log itself knows: the verifier tells a redaction from a forgery by the first, and the
@@ -31,6 +33,10 @@ class NewEvent(NamedTuple):
     stream: str
     kind: str
     payload: bytes
+
+
+Row = tuple[UUID, int, str, str, bytes, bytes, bytes]
+"""An event as it is stored, without its place: id, codec, stream, kind, salt, commitment, payload."""
 
 
 class Condition(NamedTuple):
@@ -83,11 +89,6 @@ def rfc3339(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def commit_to(salt: bytes, payload: bytes) -> bytes:
-    """The commitment of `payload` under `salt`: 32 bytes that reveal nothing without the salt."""
-    return hashlib.sha256(salt + payload).digest()
-
-
 def check_event(event: NewEvent, *, max_payload_bytes: int) -> None:
     """Refuse what the log does not take.
 
@@ -95,12 +96,30 @@ def check_event(event: NewEvent, *, max_payload_bytes: int) -> None:
         BadEvent: names the field.
 
     """
-    for field, value, limit in (("stream", event.stream, STREAM_LIMIT), ("kind", event.kind, KIND_LIMIT)):
-        if not value or len(value) > limit or not value.isprintable():
-            raise BadEvent(field, f"is {value[:40]!r}", f"Give 1 to {limit} printable characters")
-    if len(event.payload) > max_payload_bytes:
+    _, stream, kind, payload = event
+    if not (0 < len(stream) <= STREAM_LIMIT and stream.isprintable()):
+        raise BadEvent("stream", f"is {stream[:40]!r}", f"Give 1 to {STREAM_LIMIT} printable characters")
+    if not (0 < len(kind) <= KIND_LIMIT and kind.isprintable()):
+        raise BadEvent("kind", f"is {kind[:40]!r}", f"Give 1 to {KIND_LIMIT} printable characters")
+    if len(payload) > max_payload_bytes:
         raise BadEvent(
             "payload",
-            f"has {len(event.payload)} bytes, more than {max_payload_bytes}",
+            f"has {len(payload)} bytes, more than {max_payload_bytes}",
             "Raise max_payload_bytes, or split it",
         )
+
+
+def pack_events(events: Sequence[NewEvent], pack: Callable[[bytes], tuple[int, bytes]]) -> list[Row]:
+    """Make the rows of `events`: draw salts, commit to the payloads, and `pack` them.
+
+    Commitments are as `service.tlog.entry.commit` makes them; written out, for this is done for every event.
+    """
+    salts = os.urandom(SALT_BYTES * len(events))
+    rows: list[Row] = []
+    end = 0
+    for event_id, stream, kind, payload in events:
+        start, end = end, end + SALT_BYTES
+        salt = salts[start:end]
+        codec, stored = pack(payload)
+        rows.append((event_id, codec, stream, kind, salt, sha256(salt + payload).digest(), stored))
+    return rows

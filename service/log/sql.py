@@ -7,6 +7,11 @@ SELECT next_position, recorded_at, tree, codec, clock_timestamp() AS now FROM lo
 """
 """Takes the lock under which positions are given out; held until the transaction ends."""
 
+APPEND = f"""
+SELECT written, codec_in_use, now FROM event_log_append({", ".join(f"${n}" for n in range(1, 18))})
+"""  # noqa: S608 numbers
+"""See the function: all that is to be done for a batch, in one statement."""
+
 FIND_IDS = """
 SELECT event_id, position, stream, kind, codec, payload, salt IS NULL AS redacted
 FROM event_log WHERE event_id = ANY($1::uuid[]) AND position >= $2 AND position < $3
@@ -32,9 +37,6 @@ COLUMNS = ("position", "recorded_at", "event_id", "codec", "stream", "kind", "sa
 
 CODEC_IN_USE = "SELECT codec FROM log_head"
 
-INSERT = f"INSERT INTO event_log ({', '.join(COLUMNS)}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"  # noqa: S608 constants
-"""One event. For a handful it needs fewer round trips than COPY."""
-
 HEAD = "SELECT next_position FROM log_head"
 
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM event_log"  # noqa: S608 constants
@@ -45,14 +47,6 @@ READ = f"{_SELECT} WHERE position > $1 AND position <= $2 ORDER BY position LIMI
 READ_KINDS = f"""
 {_SELECT} WHERE position > $1 AND position <= $2 AND kind = ANY($4::text[]) ORDER BY position LIMIT $3
 """
-
-READ_SHARE = f"""
-{_SELECT} WHERE position > $1 AND position <= $2 AND (
-    split_part(stream, '-', 1) <> ALL($4::text[])
-    OR ('x' || substr(md5(substr(stream, strpos(stream, '-') + 1)), 1, 7))::bit(28)::int % $6 = $5
-) ORDER BY position LIMIT $3
-"""
-"""The next page of one share of the log (see `EventLog.read_share`)."""
 
 READ_OTHERS = f"""
 {_SELECT} WHERE position > $1 AND split_part(stream, '-', 1) <> ALL($3::text[]) ORDER BY position LIMIT $2

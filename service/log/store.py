@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -104,16 +103,6 @@ class EventLog:
             return await self._fetch(sql.READ_KINDS, after, upto, limit, list(kinds))
         return await self._fetch(sql.READ, after, upto, limit)
 
-    async def read_share(
-        self, share: int, shares: int, *, shared_out: Sequence[str], after: int, upto: int, limit: int = PAGE
-    ) -> list[StoredEvent]:
-        """The first `limit` events with after < position ≤ upto, in order, of one of `shares` shares.
-
-        Streams of the name `<prefix>-<rest>` whose prefix is in `shared_out` fall each to one share, by
-        `rest` (see `share_of`); the events of all other streams are in every share.
-        """
-        return await self._fetch(sql.READ_SHARE, after, upto, limit, list(shared_out), share, shares)
-
     async def read_others(
         self, apart_from: Sequence[str], *, after: int = -1, limit: int = PAGE
     ) -> list[StoredEvent]:
@@ -157,26 +146,23 @@ class EventLog:
         with database_errors():
             rows = await self.database.pool.fetch(statement, *arguments)
         try:
-            return [stored_event(row, self.codecs) for row in rows]
-        except DatabaseError:
-            if not self.codecs.missing(row["codec"] for row in rows):
-                raise
-        with database_errors():
-            await self.codecs.load(self.database.pool)
-        return [stored_event(row, self.codecs) for row in rows]
+            return stored_events(rows, self.codecs)
+        except KeyError:
+            with database_errors():
+                await self.codecs.load(self.database.pool)
+        try:
+            return stored_events(rows, self.codecs)
+        except KeyError as error:
+            raise DatabaseError(f"a payload is stored with codec {error}, which is not there") from None
 
 
-def share_of(name: str, shares: int) -> int:
-    """The share of `shares` to which `name` falls; the database computes the same."""
-    return int(hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()[:7], 16) % shares
-
-
-def stored_event(row: asyncpg.Record, codecs: Codecs) -> StoredEvent:
-    """An event from a row of `sql.COLUMNS`."""
-    position, recorded_at, event_id, codec, stream, kind, salt, commitment, payload = row
-    return StoredEvent(
-        position, recorded_at, event_id, stream, kind, salt, commitment, codecs.decode(codec, payload)
-    )
+def stored_events(rows: Sequence[asyncpg.Record], codecs: Codecs) -> list[StoredEvent]:
+    """The events of rows of `sql.COLUMNS`. Raises `KeyError` for a codec that has not been loaded."""
+    unpack = codecs.unpackers()
+    return [
+        StoredEvent(position, recorded_at, event_id, stream, kind, salt, commitment, unpack[codec](stored))
+        for position, recorded_at, event_id, codec, stream, kind, salt, commitment, stored in rows
+    ]
 
 
 @asynccontextmanager

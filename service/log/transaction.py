@@ -1,49 +1,48 @@
 """One transaction of the log: a batch of requests, all or nothing, in as few round trips as can be.
 
-    BEGIN · lock the head · [conditions] · COPY · [statements of the requests] · move the head and COMMIT
+An appender that knows where the log ends drafts what it will write, positions, time, leaves and tree, before
+it asks for any lock. One statement then locks the head, sees that the log ends where the draft takes it to
+end and that the conditions hold, writes, and commits: one round trip, and the lock is held across none.
 
-Rows are encoded, hashed and sent piece by piece while Postgres takes in the pieces before. No look-up tells
-whether an id is there already: within a partition the unique index refuses it, and then the batch is done
-again, thorough this time (`AlreadyThere`); older partitions are searched for those ids only that are not
-above everything in them, which the ids of a new producer always are.
+Where that does not do, the transaction looks first: it locks the head, looks up what must be known, decides
+each request's fate and drafts under the lock. So it is for the first batch, after another process has
+written, at a partition's end, when a condition is broken, and for ids that may be in the log.
+
+No look-up tells whether an id is there already: within a partition the unique index refuses it, and then the
+batch is done again, thorough this time (`AlreadyThere`); older partitions are searched for those ids only
+that are not above everything in them, which the ids of a new producer always are.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import datetime
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID
 
 import asyncpg
 
-from service.errors import AppendConflict, CalltrailError, EventIdReused, Tampered
+from service.errors import AppendConflict, CalltrailError, DatabaseUnavailable, EventIdReused, Tampered
 from service.log import sql
-from service.log.clock import clock_stepped
+from service.log.clock import DatabaseClock, clock_stepped
 from service.log.codec import Codecs
-from service.log.copy import HEADER, TRAILER, encode_rows
-from service.log.event import Condition, NewEvent, Statement
-from service.log.tree import StoredTile, Tree, moment_text, tile_values, tree_at
-from service.tlog.entry import join_entry
+from service.log.event import Condition, NewEvent, Row, Statement
+from service.log.tree import StoredTile, Tree, fits, moment_text, tree_at
+from service.tlog.entry import encode_entry
 from service.tlog.merkle import leaf_hashes
 
-PIECE = 256  # rows encoded and sent at a time
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
 
-
-class Prepared(NamedTuple):
-    """An event with what does not depend on its place in the log: its row, and its entry in two pieces."""
-
-    event: NewEvent
-    rest: bytes
-    middle: bytes
-    end: bytes
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Asked(Protocol):
     """A request as a transaction sees it."""
 
     @property
-    def events(self) -> Sequence[Prepared]: ...
+    def events(self) -> Sequence[NewEvent]: ...
     @property
     def conditions(self) -> Sequence[Condition]: ...
     @property
@@ -57,12 +56,12 @@ class Partitions(NamedTuple):
     older: Sequence[tuple[int, UUID]] = ()
     begin: int = 0
 
-    def suspects(self, ids: Iterable[UUID]) -> tuple[int, list[UUID]]:
+    def suspects(self, events: Iterable[NewEvent]) -> tuple[int, list[UUID]]:
         """The ids that an older partition may hold, and the position from which to look for them."""
         if not self.older:
             return self.begin, []
         highest = max(highest for _, highest in self.older)
-        suspected = [event_id for event_id in ids if event_id <= highest]
+        suspected = [event.event_id for event in events if event.event_id <= highest]
         if not suspected:
             return self.begin, []
         lowest = min(suspected)
@@ -70,11 +69,21 @@ class Partitions(NamedTuple):
 
 
 class State(NamedTuple):
-    """What an appender knows from one transaction to the next; a value, replaced only by a commit."""
+    """What an appender takes the log to be from one transaction to the next; the head has the last word."""
 
     tree: Tree = Tree()
     partitions: Partitions = Partitions()
     codec: int = 0
+    recorded_at: datetime = EPOCH
+    alone: bool = False
+    """Nobody else has written lately, so that a draft is worth its while."""
+
+
+class Draft(NamedTuple):
+    """What will be written: the arguments of `sql.APPEND`, and the tree when they are in."""
+
+    arguments: tuple[Any, ...]
+    tree: Tree
 
 
 class AlreadyThere(CalltrailError):
@@ -82,76 +91,148 @@ class AlreadyThere(CalltrailError):
 
 
 class Transaction:
-    """One attempt to write a batch. After `run`: `fates`, one for each request, and the new `state`.
+    """One attempt to write a batch, whose events have been packed into `rows`.
 
-    `stepped` is to be recorded: the clock was found behind the log.
+    Afterwards: `fates`, one for each request, and the new `state`; where it failed, `committing` tells that
+    it may have been committed all the same. `stepped` is to be recorded: the clock was found behind the log.
     """
 
-    def __init__(self, batch: Sequence[Asked], state: State, codecs: Codecs, *, thorough: bool) -> None:
+    def __init__(
+        self,
+        batch: Sequence[Asked],
+        rows: Sequence[Row],
+        codecs: Codecs,
+        clock: DatabaseClock,
+        *,
+        thorough: bool,
+    ) -> None:
         self.fates: list[list[int] | CalltrailError] = []
-        self.state = state
+        self.state = State()
         self.committing = False
         self.stepped: NewEvent | None = None
         self._batch = batch
+        self._events = [event for asked in batch for event in asked.events]
+        self._rows = rows
         self._codecs = codecs
+        self._clock = clock
         self._thorough = thorough
+        self._draft: Draft | None = None
 
-    async def run(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        """Write the batch, or as much of it as may be written.
+    def draft(self, state: State) -> bool:
+        """Draft what to write if the log stands as `state` says. False: one must look first."""
+        now = self._clock.now()
+        begin, end = state.tree.size, state.tree.size + len(self._events)
+        if self._thorough or not state.alone or now is None:
+            return False
+        if not state.partitions.begin <= begin < end <= state.partitions.end:
+            return False
+        if state.partitions.suspects(self._events)[1]:
+            return False
+        self._decide(begin, {}, {})
+        if any(isinstance(fate, CalltrailError) for fate in self.fates):
+            return False
+        moment = max(now, state.recorded_at)
+        conditions = [condition for asked in self._batch for condition in asked.conditions]
+        self._draft = draft_rows(self._rows, state.tree, moment, conditions)
+        self.state = state._replace(tree=self._draft.tree, recorded_at=moment)
+        return True
+
+    async def write(self, connection: Connection) -> bool:
+        """Write what was drafted. False: nothing was written, the log is not where it was taken to be.
 
         Raises:
-            AlreadyThere: see there; the transaction is rolled back.
+            AlreadyThere: see there.
+
+        """
+        assert self._draft is not None
+        also = [asked.also for asked in self._batch if asked.also]
+        if not also:
+            with self._in_doubt():
+                return await self._append(connection, self._draft)
+        async with begun(connection):
+            if not await self._append(connection, self._draft):
+                await connection.execute("ROLLBACK")
+                return False
+            await run_statements(connection, also)
+            await self._commit(connection)
+        return True
+
+    async def look_and_write(self, connection: Connection, state: State, written: Tree) -> None:
+        """Lock the head, look, and write the batch, or as much of it as may be written.
+
+        `written` is the tree as this process knows that it was; what `state` says of it is a supposition.
+
+        Raises:
+            AlreadyThere: see there.
             Tampered: the end of the log is not what the tree says; nothing is written after it.
 
         """
-        await connection.execute("BEGIN")
-        head = await connection.fetchrow(sql.LOCK_HEAD)
-        assert head is not None
-        next_position: int = head["next_position"]
-        tree = await tree_at(connection, self.state.tree, next_position, head["tree"])
-        partitions = await self._partitions(connection, next_position)
-        broken = await self._broken_conditions(connection)
-        count = sum(len(asked.events) for asked in self._batch)
-        straddles = next_position + count > partitions.end
-        thorough = self._thorough or straddles or bool(broken)
-        known = await self._known(connection, partitions, thorough=thorough)
-        recorded_at = max(head["now"], head["recorded_at"])
-        if recorded_at > head["now"]:
-            self.stepped = clock_stepped(head["now"], recorded_at)
-        rows, also = self._plan(next_position, known, broken)
-        self.state = State(tree, partitions, head["codec"])
-        if not rows:
-            await connection.execute("ROLLBACK")
-            return
-        end = next_position + len(rows)
-        if end > partitions.end:
-            await ensure_partitions(connection, partitions.end, end)
-            partitions = Partitions()  # what is the highest id of the one left is known after this
-        sending = Sending(rows, recorded_at, tree)
+        async with begun(connection):
+            head = await connection.fetchrow(sql.LOCK_HEAD)
+            assert head is not None
+            self._clock.hear(head["now"])
+            if head["now"] < head["recorded_at"]:
+                self.stepped = clock_stepped(head["now"], head["recorded_at"])
+            first: int = head["next_position"]
+            alone = fits(written, first, head["tree"])
+            tree = await tree_at(connection, written, first, head["tree"])
+            partitions = await find_partitions(connection, state.partitions, first)
+            broken = await self._broken_conditions(connection)
+            thorough = self._thorough or first + len(self._events) > partitions.end or bool(broken)
+            known = await self._known(connection, partitions, thorough=thorough)
+            rows, also = self._decide(first, known, broken)
+            self.state = State(tree, partitions, head["codec"], head["recorded_at"], alone)
+            if not rows:
+                await connection.execute("ROLLBACK")
+                return
+            end = first + len(rows)
+            if end > partitions.end:
+                await ensure_partitions(connection, partitions.end, end)
+                partitions = Partitions()  # what is the highest id of the one left is known after this
+            moment = max(head["now"], head["recorded_at"])
+            draft = draft_rows(rows, tree, moment, ())
+            try:
+                fitted = await self._append(connection, draft)
+            except AlreadyThere as error:
+                if thorough:
+                    raise Tampered(f"there are events beyond the log's end: {error}") from error
+                raise
+            if not fitted:
+                raise DatabaseUnavailable("the database's clock was set back just now")
+            await run_statements(connection, also)
+            await self._commit(connection)
+            codec = self.state.codec
+            self.state = State(draft.tree, partitions, codec, moment, alone)
+
+    async def _append(self, connection: Connection, draft: Draft) -> bool:
         try:
-            await sending.run(connection)
+            row = await connection.fetchrow(sql.APPEND, *draft.arguments)
         except asyncpg.UniqueViolationError as error:
-            await connection.execute("ROLLBACK")
-            if thorough:
-                raise Tampered(f"there are events beyond the log's end: {error}") from error
-            raise AlreadyThere("an id is in the log") from error
-        await run_statements(connection, also)
-        finish = finishing(end, recorded_at, sending.tree, sending.tiles)
+            raise AlreadyThere(str(error)) from error
+        assert row is not None
+        self._clock.hear(row["now"])
+        self.state = self.state._replace(codec=row["codec_in_use"])
+        written: bool = row["written"]
+        return written
+
+    async def _commit(self, connection: Connection) -> None:
+        with self._in_doubt():
+            await connection.execute("COMMIT")
+
+    @contextmanager
+    def _in_doubt(self) -> Iterator[None]:
+        """In here the batch may be committed and we not hear of it. An error that Postgres tells is clear."""
         self.committing = True
-        await connection.execute(finish)
-        self.state = State(sending.tree, partitions, head["codec"])
+        try:
+            yield
+        except asyncpg.PostgresError as error:
+            self.committing = error.severity_en != "ERROR"
+            raise
+        except AlreadyThere:
+            self.committing = False
+            raise
 
-    async def _partitions(
-        self, connection: asyncpg.Connection[asyncpg.Record], next_position: int
-    ) -> Partitions:
-        known = self.state.partitions
-        if known.begin <= next_position < known.end:
-            return known
-        return await ensure_partitions(connection, next_position, next_position + 1)
-
-    async def _broken_conditions(
-        self, connection: asyncpg.Connection[asyncpg.Record]
-    ) -> dict[tuple[str, int], int]:
+    async def _broken_conditions(self, connection: Connection) -> dict[tuple[str, int], int]:
         conditions = {condition for asked in self._batch for condition in asked.conditions}
         if not conditions:
             return {}
@@ -160,13 +241,12 @@ class Transaction:
         return {(row["stream"], row["after"]): row["found"] for row in found if row["found"] is not None}
 
     async def _known(
-        self, connection: asyncpg.Connection[asyncpg.Record], partitions: Partitions, *, thorough: bool
+        self, connection: Connection, partitions: Partitions, *, thorough: bool
     ) -> dict[UUID, KnownEvent]:
         """Those events of the batch that are in the log, as far as one must know before writing."""
-        if not thorough and not partitions.older:
-            return {}
-        ids = (prepared.event.event_id for asked in self._batch for prepared in asked.events)
-        begin, suspected = (0, list(ids)) if thorough else partitions.suspects(ids)
+        begin, suspected = 0, [event.event_id for event in self._events]
+        if not thorough:
+            begin, suspected = partitions.suspects(self._events)
         if not suspected:
             return {}
         end = (1 << 63) - 1 if thorough else partitions.begin
@@ -175,89 +255,93 @@ class Transaction:
             await self._codecs.load(connection)
         return {row["event_id"]: known_event(row, self._codecs) for row in found}
 
-    def _plan(
-        self, next_position: int, known: dict[UUID, KnownEvent], broken: dict[tuple[str, int], int]
-    ) -> tuple[list[Prepared], list[Sequence[Statement]]]:
-        """Decide each request's fate in the order of arrival; an earlier one counts for a later one."""
-        also = [asked.also for asked in self._batch if asked.also]
-        rows = [prepared for asked in self._batch for prepared in asked.events]
-        conditional = any(asked.conditions for asked in self._batch)
-        if known or conditional or len({prepared.event.event_id.int for prepared in rows}) < len(rows):
-            return self._plan_each(next_position, known, broken)
-        for asked in self._batch:
-            end = next_position + len(asked.events)
-            self.fates.append(list(range(next_position, end)))
-            next_position = end
-        return rows, also
+    def _decide(
+        self, first: int, known: dict[UUID, KnownEvent], broken: dict[tuple[str, int], int]
+    ) -> tuple[Sequence[Row], list[Sequence[Statement]]]:
+        """Decide each request's fate in the order of arrival; an earlier one counts for a later one.
 
-    def _plan_each(
-        self, next_position: int, known: dict[UUID, KnownEvent], broken: dict[tuple[str, int], int]
-    ) -> tuple[list[Prepared], list[Sequence[Statement]]]:
-        rows: list[Prepared] = []
+        Returns the rows to write, and the statements of the requests that write any.
+        """
+        self.fates = []
+        conditional = any(asked.conditions for asked in self._batch)
+        if known or conditional or len({event.event_id.int for event in self._events}) < len(self._events):
+            return self._decide_each(first, known, broken)
+        for asked in self._batch:
+            end = first + len(asked.events)
+            self.fates.append(list(range(first, end)))
+            first = end
+        return self._rows, [asked.also for asked in self._batch if asked.also]
+
+    def _decide_each(
+        self, first: int, known: dict[UUID, KnownEvent], broken: dict[tuple[str, int], int]
+    ) -> tuple[list[Row], list[Sequence[Statement]]]:
+        rows: list[Row] = []
         also: list[Sequence[Statement]] = []
         newest: dict[str, int] = {}
+        packed = iter(self._rows)
         for asked in self._batch:
-            reused = find_reused(asked, known)
-            fresh = [prepared for prepared in asked.events if prepared.event.event_id not in known]
-            conflict = find_conflict(asked, broken, newest) if fresh and asked.conditions else None
-            refused = reused or conflict
+            own = [next(packed) for _ in asked.events]
+            fresh = [row for row in own if row[0] not in known]
+            refused = find_reused(asked, known)
+            if refused is None and fresh and asked.conditions:
+                refused = find_conflict(asked, broken, newest)
             if refused is not None:
                 self.fates.append(refused)
                 continue
-            for prepared in fresh:
-                event_id, stream, kind, payload = prepared.event
-                if event_id in known:
-                    continue  # twice in the same request
-                rows.append(prepared)
-                known[event_id] = KnownEvent(next_position, stream, kind, payload)
-                newest[stream] = next_position
-                next_position += 1
+            for event, row in zip(asked.events, own, strict=True):
+                if event.event_id not in known:
+                    position = first + len(rows)
+                    known[event.event_id] = KnownEvent(position, event.stream, event.kind, event.payload)
+                    newest[event.stream] = position
+                    rows.append(row)
             if fresh and asked.also:
                 also.append(asked.also)
-            self.fates.append([known[prepared.event.event_id].position for prepared in asked.events])
+            self.fates.append([known[event.event_id].position for event in asked.events])
         return rows, also
 
 
-class Sending:
-    """Rows on their way: placed and hashed piece by piece, while Postgres takes in the pieces before.
-
-    Afterwards `tree` is the tree with them, and `tiles` those that became full.
-    """
-
-    def __init__(self, rows: Sequence[Prepared], recorded_at: datetime, tree: Tree) -> None:
-        self.tree = tree
-        self.tiles: list[StoredTile] = []
-        self._rows = rows
-        self._recorded_at = recorded_at
-
-    async def run(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        await connection.copy_to_table(
-            "event_log", source=self._pieces(), columns=sql.COLUMNS, format="binary"
-        )
-
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        first, moment = self.tree.size, moment_text(self._recorded_at)
-        leaves: list[bytes] = []
-        before = HEADER
-        for at in range(0, len(self._rows), PIECE):
-            rows = self._rows[at : at + PIECE]
-            yield before + encode_rows(first + at, self._recorded_at, [row.rest for row in rows])
-            before = b""
-            leaves.append(
-                leaf_hashes(
-                    [
-                        join_entry(position, middle, moment, end)
-                        for position, (_, _, middle, end) in enumerate(rows, first + at)
-                    ]
-                )
-            )
-        self.tree, self.tiles = self.tree.grow(b"".join(leaves))
-        yield TRAILER
+def draft_rows(rows: Sequence[Row], tree: Tree, moment: datetime, conditions: Iterable[Condition]) -> Draft:
+    """What is to be written for `rows` to stand at the end of `tree`, all of them recorded at `moment`."""
+    event_ids, codecs, streams, kinds, salts, commitments, payloads = zip(*rows, strict=True)
+    text = moment_text(moment)
+    entries = [
+        encode_entry(position, event_id, stream, kind, text, commitment)
+        for position, (event_id, _, stream, kind, _, commitment, _) in enumerate(rows, tree.size)
+    ]
+    grown, tiles = tree.grow(leaf_hashes(entries))
+    arguments = (
+        *(tree.size, tree.frontier.hashes, grown.frontier.hashes, moment),
+        *(event_ids, codecs, streams, kinds, salts, commitments, payloads),
+        *columns(tiles, StoredTile),
+        *columns(conditions, Condition),
+    )
+    return Draft(arguments, grown)
 
 
-async def ensure_partitions(
-    connection: asyncpg.Connection[asyncpg.Record], start: int, end: int
-) -> Partitions:
+def columns(rows: Iterable[tuple[Any, ...]], kind: type[NamedTuple]) -> list[tuple[Any, ...]]:
+    """The columns of rows, of which there may be none."""
+    return list(zip(*rows, strict=True)) or [()] * len(kind._fields)
+
+
+@asynccontextmanager
+async def begun(connection: Connection) -> AsyncIterator[None]:
+    """A transaction that its body ends; rolled back after an error that the connection outlives."""
+    await connection.execute("BEGIN")
+    try:
+        yield
+    except AlreadyThere:
+        await connection.execute("ROLLBACK")
+        raise
+
+
+async def find_partitions(connection: Connection, known: Partitions, position: int) -> Partitions:
+    """The partition that takes `position`, and those before it; `known` if that is still right."""
+    if known.begin <= position < known.end:
+        return known
+    return await ensure_partitions(connection, position, position + 1)
+
+
+async def ensure_partitions(connection: Connection, start: int, end: int) -> Partitions:
     """Make the partitions of [start, end) that are missing, and say what there is."""
     made = start
     while made < end:
@@ -270,9 +354,7 @@ async def ensure_partitions(
     )
 
 
-async def run_statements(
-    connection: asyncpg.Connection[asyncpg.Record], also: Sequence[Sequence[Statement]]
-) -> None:
+async def run_statements(connection: Connection, also: Sequence[Sequence[Statement]]) -> None:
     """Run each request's statements in their order, the first ones of all requests together, and so on."""
     for turn in range(max(map(len, also), default=0)):
         by_sql: dict[str, list[tuple[object, ...]]] = {}
@@ -281,19 +363,6 @@ async def run_statements(
                 by_sql.setdefault(statements[turn].sql, []).append(statements[turn].arguments)
         for statement, arguments in by_sql.items():
             await connection.executemany(statement, arguments)
-
-
-def finishing(end: int, recorded_at: datetime, tree: Tree, tiles: Sequence[StoredTile]) -> str:
-    """Store the tiles, publish the new head (listeners hear of it then), commit; one round trip."""
-    store = (
-        f"INSERT INTO log_tile (level, index, root, hashes) VALUES {tile_values(tiles)}; "  # noqa: S608 digits
-        if tiles
-        else ""
-    )
-    return (
-        f"{store}UPDATE log_head SET next_position = {end}, recorded_at = '{recorded_at.isoformat()}', "  # noqa: S608 digits
-        f"tree = '\\x{tree.frontier.hashes.hex()}'; SELECT pg_notify('event_log', '{end}'); COMMIT"
-    )
 
 
 class KnownEvent(NamedTuple):
@@ -314,17 +383,17 @@ def known_event(row: asyncpg.Record, codecs: Codecs) -> KnownEvent:
     return KnownEvent(row["position"], row["stream"], row["kind"], payload)
 
 
-def find_reused(asked: Asked, known: dict[UUID, KnownEvent]) -> EventIdReused | None:
-    for prepared in asked.events:
-        there = known.get(prepared.event.event_id)
-        if there is not None and not there.is_same(prepared.event):
-            return EventIdReused(prepared.event.event_id, there.position)
+def find_reused(asked: Asked, known: dict[UUID, KnownEvent]) -> CalltrailError | None:
+    for event in asked.events:
+        there = known.get(event.event_id)
+        if there is not None and not there.is_same(event):
+            return EventIdReused(event.event_id, there.position)
     return None
 
 
 def find_conflict(
     asked: Asked, broken: dict[tuple[str, int], int], newest: dict[str, int]
-) -> AppendConflict | None:
+) -> CalltrailError | None:
     for condition in asked.conditions:
         found = newest.get(condition.stream, broken.get(condition))
         if found is not None and found > condition.after:

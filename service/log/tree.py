@@ -7,7 +7,6 @@ up what others have appended meanwhile, and reads it anew when it starts. Full t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -61,22 +60,27 @@ class Tree(NamedTuple):
 async def tree_at(
     connection: asyncpg.Connection[asyncpg.Record], known: Tree, size: int, frontier: bytes
 ) -> Tree:
-    """The tree at `size` leaves, as the rows have it; `known` is an earlier state of it.
+    """The tree at `size` leaves, as the rows have it; `known` may be an earlier state of it.
 
     Raises:
         Tampered: the rows at the log's end do not make the frontier that the head holds.
 
     """
-    if known.size == size and known.frontier.hashes == frontier:
+    if fits(known, size, frontier):
         return known
     if 0 < size - known.size <= CATCH_UP:
         rows = await connection.fetch(sql.READ_ENTRIES, known.size, size)
         tree = known.grow(leaf_hashes(map(entry_of_row, rows)))[0]
-    else:
-        tree = await read_tree(connection, size)
-    if tree.size != size or tree.frontier.hashes != frontier:
+        if fits(tree, size, frontier):
+            return tree
+    tree = await read_tree(connection, size)
+    if not fits(tree, size, frontier):
         raise Tampered(f"the end of the log does not fit its tree at {size} events. Run `calltrail verify`")
     return tree
+
+
+def fits(tree: Tree, size: int, frontier: bytes) -> bool:
+    return tree.size == size and tree.frontier.hashes == frontier
 
 
 async def read_tree(connection: asyncpg.Connection[asyncpg.Record], size: int) -> Tree:
@@ -104,14 +108,7 @@ async def read_tree(connection: asyncpg.Connection[asyncpg.Record], size: int) -
 def entry_of_row(row: asyncpg.Record) -> bytes:
     """The entry of a row of `sql.READ_ENTRIES`."""
     position, recorded_at, event_id, stream, kind, commitment = row
-    return encode_entry(
-        position=position,
-        event_id=str(event_id),
-        stream=stream,
-        kind=kind,
-        recorded_at=moment_text(recorded_at),
-        commitment=commitment,
-    )
+    return encode_entry(position, event_id, stream, kind, moment_text(recorded_at), commitment)
 
 
 def entry_of(event: StoredEvent) -> bytes:
@@ -129,10 +126,3 @@ def entry_of(event: StoredEvent) -> bytes:
 def moment_text(moment: datetime) -> str:
     """A UTC time as entries write it."""
     return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-
-
-def tile_values(tiles: Iterable[StoredTile]) -> str:
-    """SQL values for `tiles`; numbers and hexadecimal digits only."""
-    return ", ".join(
-        f"({tile.level}, {tile.number}, '\\x{tile.root.hex()}', '\\x{tile.hashes.hex()}')" for tile in tiles
-    )

@@ -10,14 +10,17 @@ the rows do; and where both were changed, between which two checkpoints.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 import msgspec
@@ -30,10 +33,13 @@ from service.log.tree import moment_text
 from service.postgres import Database, connect_arguments, database_errors
 from service.tlog.checkpoint import Checkpoint, verify_checkpoint
 from service.tlog.encoding import HASH_BYTES
-from service.tlog.entry import SALT_BYTES, commit, encode_entry
+from service.tlog.entry import SALT_BYTES, encode_entry
 from service.tlog.merkle import Frontier, leaf_hash, tree_root
 from service.tlog.note import Ed25519Verifier, Note
 from service.tlog.tiles import TILE_WIDTH
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 CHUNK = 1 << 14  # positions that a worker takes at a time; a multiple of TILE_WIDTH
 PAGE = 1 << 12
@@ -103,14 +109,7 @@ class Row(NamedTuple):
 
     def leaf_at(self, position: int) -> bytes:
         return leaf_hash(
-            encode_entry(
-                position=position,
-                event_id=self.event_id,
-                stream=self.stream,
-                kind=self.kind,
-                recorded_at=self.recorded_at,
-                commitment=self.commitment,
-            )
+            encode_entry(position, self.event_id, self.stream, self.kind, self.recorded_at, self.commitment)
         )
 
 
@@ -229,15 +228,21 @@ async def check_chunks(
 ) -> list[Chunk]:
     ends = [(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
     jobs = [(start, end, [one for one in sizes if start < one <= end]) for start, end in ends]
-    arguments = connect_arguments(database.url)
     progress(0, size)
     if size <= IN_PROCESS:
-        return [await check_chunk(arguments, dictionaries, *job) for job in jobs]
+        codecs = Codecs().use(dictionaries)
+        with database_errors():
+            async with database.pool.acquire() as connection:
+                return [await check_chunk(connection, codecs, *job) for job in jobs]
+    arguments = connect_arguments(database.url)
     done: dict[int, Chunk] = {}
     loop = asyncio.get_running_loop()
     # Spawned, not forked: a fork would inherit this process's event loop and connections.
-    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn")) as pool:
-        tasks = [loop.run_in_executor(pool, work, arguments, dictionaries, *job) for job in jobs]
+    with ProcessPoolExecutor(
+        workers or os.cpu_count(), get_context("spawn"), prepare, (arguments, dictionaries)
+    ) as pool:
+        with nothing_to_import():
+            tasks = [loop.run_in_executor(pool, work, *job) for job in jobs]
         for task in asyncio.as_completed(tasks):
             chunk = await task
             done[chunk.start] = chunk
@@ -245,40 +250,72 @@ async def check_chunks(
     return [done[start] for start, _ in ends]
 
 
-def work(
-    arguments: dict[str, Any], dictionaries: dict[int, bytes], start: int, end: int, sizes: Sequence[int]
-) -> Chunk:
+@contextmanager
+def nothing_to_import() -> Iterator[None]:
+    """Keep processes that are spawned meanwhile from importing the main program: they need nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+class Worker:
+    """What a worker process keeps from one chunk to the next: an event loop, a connection, dictionaries."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._codecs = Codecs()
+        self._arguments: dict[str, Any] = {}
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+
+    def prepare(self, arguments: dict[str, Any], dictionaries: dict[int, bytes]) -> None:
+        self._arguments = arguments
+        self._codecs.use(dictionaries)
+
+    def run(self, start: int, end: int, sizes: Sequence[int]) -> Chunk:
+        return self._runner.run(self._check(start, end, sizes))
+
+    async def _check(self, start: int, end: int, sizes: Sequence[int]) -> Chunk:
+        with database_errors():
+            self._connection = self._connection or await asyncpg.connect(**self._arguments)
+            return await check_chunk(self._connection, self._codecs, start, end, sizes)
+
+
+WORKER = Worker()
+
+
+def prepare(arguments: dict[str, Any], dictionaries: dict[int, bytes]) -> None:
+    WORKER.prepare(arguments, dictionaries)
+
+
+def work(start: int, end: int, sizes: Sequence[int]) -> Chunk:
     """Check one chunk in a process of its own."""
-    return asyncio.run(check_chunk(arguments, dictionaries, start, end, sizes))
+    return WORKER.run(start, end, sizes)
 
 
 async def check_chunk(
-    arguments: dict[str, Any], dictionaries: dict[int, bytes], start: int, end: int, sizes: Sequence[int]
+    connection: Connection, codecs: Codecs, start: int, end: int, sizes: Sequence[int]
 ) -> Chunk:
     """Compute the leaves of [start, end) from the rows and compare them with the tiles."""
     chunk = Chunk(start, end)
-    codecs = Codecs().use(dictionaries)
-    with database_errors():
-        connection = await asyncpg.connect(**arguments)
-        try:
-            found: list[bytes] = []
-            for at in range(start, end, PAGE):
-                page = await connection.fetch(READ, at, min(at + PAGE, end))
-                found += check_page(chunk, page, at, min(at + PAGE, end), codecs)
-            leaves = b"".join(found)
-            for size in sizes:
-                full = size - size % TILE_WIDTH
-                chunk.tails[size] = leaves[(full - start) * HASH_BYTES : (size - start) * HASH_BYTES]
-            tiles = await connection.fetch(sql.TILES, 0, start // TILE_WIDTH, end // TILE_WIDTH)
-            compare_tiles(chunk, leaves, {tile["index"]: (tile["root"], tile["hashes"]) for tile in tiles})
-            looked_at = sorted(chunk.expected)[:EXPLAINED]
-            chunk.strange = [
-                envelope(row)
-                for position in looked_at
-                for row in await connection.fetch(READ, position, position + 1)
-            ]
-        finally:
-            connection.terminate()
+    found: list[bytes] = []
+    for at in range(start, end, PAGE):
+        page = await connection.fetch(READ, at, min(at + PAGE, end))
+        found += check_page(chunk, page, at, min(at + PAGE, end), codecs)
+    leaves = b"".join(found)
+    for size in sizes:
+        full = size - size % TILE_WIDTH
+        chunk.tails[size] = leaves[(full - start) * HASH_BYTES : (size - start) * HASH_BYTES]
+    tiles = await connection.fetch(sql.TILES, 0, start // TILE_WIDTH, end // TILE_WIDTH)
+    compare_tiles(chunk, leaves, {tile["index"]: (tile["root"], tile["hashes"]) for tile in tiles})
+    looked_at = sorted(chunk.expected)[:EXPLAINED]
+    chunk.strange = [
+        envelope(row)
+        for position in looked_at
+        for row in await connection.fetch(READ, position, position + 1)
+    ]
     return chunk
 
 
@@ -288,7 +325,7 @@ def check_page(
     """The leaf hashes of a page; a missing event has a leaf that nothing else can have."""
     leaves: list[bytes] = []
     due = start
-    sha256 = hashlib.sha256
+    unpack = codecs.unpackers()
     last_moment, moment = None, ""
     for position, recorded_at, event_id, codec, stream, kind, salt, commitment, stored in page:
         while due < position:
@@ -298,23 +335,19 @@ def check_page(
         due = position + 1
         if recorded_at != last_moment:
             last_moment, moment = recorded_at, moment_text(recorded_at)
-        entry = encode_entry(
-            position=position,
-            event_id=event_id,
-            stream=stream,
-            kind=kind,
-            recorded_at=moment,
-            commitment=commitment,
-        )
+        entry = encode_entry(position, event_id, stream, kind, moment, commitment)
         leaves.append(sha256(b"\x00" + entry).digest())
         try:
-            payload = codecs.decode(codec, stored)
+            payload = unpack[codec](stored)
+        except KeyError:
+            chunk.payloads.append((position, f"it is stored with codec {codec}, which is not there"))
+            continue
         except (DatabaseError, MemoryError) as error:
             chunk.payloads.append((position, str(error)))
             continue
         if salt is None:
             chunk.redacted[position] = sha256(payload).hexdigest()
-        elif len(salt) != SALT_BYTES or commit(salt, payload) != commitment:
+        elif len(salt) != SALT_BYTES or sha256(salt + payload).digest() != commitment:
             chunk.payloads.append((position, "it does not open its commitment"))
         if kind == PAYLOAD_REDACTED:
             chunk.redactions |= redactions_of(payload)

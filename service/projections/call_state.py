@@ -102,15 +102,14 @@ class CallState:
             return row
         if not recorded.clean:
             notice = clean(notice)
-        described = describe(notice)
         occurred_at = None if notice.millis is None else moment(notice.millis)
         if row is not None:
-            if described_and_told_by(row) == (event.agent, notice.number, None, *described):
-                return row  # said twice
-            known = row["occurred_at"]
-            overtaken = row["session"] != event.session and occurred_at and known and occurred_at < known
-            if overtaken and notice.state not in dialect.OVER:
-                return row  # another session had it earlier and told it later
+            if row["state"] == notice.state and said_before(row, event.agent, notice):
+                return row
+            if row["session"] != event.session and notice.state not in dialect.OVER:
+                known = row["occurred_at"]
+                if occurred_at and known and occurred_at < known:
+                    return row  # another session had it earlier and told it later
         return {
             "call_id": key[0],
             "device": key[1],
@@ -155,6 +154,11 @@ class CallState:
         if row is None or row["state"] in dialect.OVER:
             return row
         return {**row, **base, "state": dialect.RELEASED, "doubt": GONE}
+
+
+def said_before(row: Row, agent: str | None, notice: Notice) -> bool:
+    """Whether a notice says of a leg what is known of it."""
+    return bool(described_and_told_by(row) == (agent, notice.number, None, *describe(notice)))
 
 
 def describe(notice: Notice) -> tuple[Any, ...]:

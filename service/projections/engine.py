@@ -18,13 +18,14 @@ from typing import Any
 
 import asyncpg
 
-from service.log import EventLog, StoredEvent
+from service.log import EventLog
 from service.loops import Loop
 from service.postgres import Database, database_errors
 from service.projections import sql
-from service.projections.folding import Folder, SetAside
+from service.projections.folding import Folder
 from service.projections.memory import search_for_cycles_seldom
-from service.projections.projection import Projection, Recorded
+from service.projections.projection import Projection
+from service.projections.reading import Page, Reader
 from service.projections.refold import refold_redacted
 from service.projections.tables import Connection, ProjectionTable, prepare
 
@@ -57,6 +58,7 @@ class Engine:
         self.loop = Loop("projections", self._run)
         self._database = database
         self._log = log
+        self._reader = Reader(log, projections)
         self._folders: dict[str, tuple[Folder, int]] = {}  # each with the position it has reached
 
     async def _run(self, loop: Loop) -> None:
@@ -89,14 +91,13 @@ class Engine:
         reached = []
         for place, position in enumerate(positions):
             names = [row["name"] for row in live if row["position"] == position]
-            bounds = {"upto": positions[place + 1]} if place + 1 < len(positions) else {}
-            page = await self._log.read(after=position, limit=BATCH, **bounds)
-            if page:
+            page = await self._reader.page(position, min([position + BATCH, *positions[place + 1 :]]))
+            if page.upto > position:
                 await self._take(connection, names, page)
-            reached.append(page[-1].position if page else position)
+            reached.append(page.upto)
         return min(reached, default=-1)
 
-    async def _take(self, connection: Connection, names: Sequence[str], page: Sequence[StoredEvent]) -> None:
+    async def _take(self, connection: Connection, names: Sequence[str], page: Page) -> None:
         """Fold `page`; what cannot be written is narrowed down to one projection and one event."""
         try:
             await self._fold_page(connection, names, page)
@@ -106,42 +107,26 @@ class Engine:
             if len(names) > 1:
                 for name in names:
                     await self._take(connection, [name], page)
-            elif len(page) > 1:
-                middle = len(page) // 2
-                await self._take(connection, names, page[:middle])
-                await self._take(connection, names, page[middle:])
+            elif page.upto - page.after > 1:
+                for half in page.halves():
+                    await self._take(connection, names, half)
             else:
-                await self._fold_page(connection, names, page, refused=error)
+                await self._fold_page(connection, names, page.refused(error))
         except BaseException:
             self._folders.clear()
             raise
 
-    async def _fold_page(
-        self,
-        connection: Connection,
-        names: Sequence[str],
-        page: Sequence[StoredEvent],
-        refused: Exception | None = None,
-    ) -> None:
+    async def _fold_page(self, connection: Connection, names: Sequence[str], page: Page) -> None:
         """Fold `page` into those of `names` that stand at its beginning, in one transaction."""
-        before, reached = page[0].position - 1, page[-1].position
-        batch, unread = read_page(page) if refused is None else ([], [])
         async with connection.transaction():
             for row in await connection.fetch(sql.LOCK_LIVE, names):
                 name, generation = row["name"], row["generation"]
-                if row["position"] != before:
+                if row["position"] != page.after:
                     continue  # another generation is live now
-                folder = self._folder(name, generation, before)
-                await folder.fold(connection, batch)
-                await folder.flush(connection)
-                aside = [*folder.set_aside, *concerning(unread, folder.projection)]
-                if refused is not None:
-                    aside = [SetAside(name, reached, describe_fault(refused))]
-                await set_aside(connection, generation, aside)
-                folder.set_aside.clear()
-                await refold_redacted(connection, self._log, folder, batch, reached)
-                await connection.execute(sql.MOVE, name, generation, reached)
-                self._folders[name] = (folder, reached)
+                folder = self._folder(name, generation, page.after)
+                await folder.advance(connection, page)
+                await refold_redacted(connection, self._log, folder, page)
+                self._folders[name] = (folder, page.upto)
 
     def _folder(self, name: str, generation: int, position: int) -> Folder:
         """The folder of a generation; one that knows what it did last, if that is still so."""
@@ -195,38 +180,3 @@ async def enter(connection: Connection, projections: Sequence[Projection]) -> No
                 table = ProjectionTable(projection, first)
                 await table.create(connection)
                 await table.attach(connection)
-
-
-def read_page(page: Sequence[StoredEvent]) -> tuple[list[Recorded], list[tuple[StoredEvent, Exception]]]:
-    """A page's events as folds see them, and those that cannot be read."""
-    batch: list[Recorded] = []
-    unread: list[tuple[StoredEvent, Exception]] = []
-    for stored in page:
-        try:
-            recorded = Recorded.of(stored)
-        except Exception as error:  # noqa: BLE001 whatever it is, the others go on
-            unread.append((stored, error))
-        else:
-            if recorded is not None:
-                batch.append(recorded)
-    return batch, unread
-
-
-def concerning(unread: Sequence[tuple[StoredEvent, Exception]], projection: Projection) -> list[SetAside]:
-    return [
-        SetAside(projection.name, stored.position, describe_fault(error))
-        for stored, error in unread
-        if stored.kind in projection.kinds
-    ]
-
-
-def describe_fault(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
-
-
-async def set_aside(connection: Connection, generation: int, events: Sequence[SetAside]) -> None:
-    """Take down what could not be folded into `generation`."""
-    if events:
-        await connection.executemany(
-            sql.SET_ASIDE, [(event.name, generation, event.position, event.reason) for event in events]
-        )

@@ -74,10 +74,25 @@ def elapsed(begun: Moment | None, ended: Moment | None) -> float | None:
     return max(0.0, (ours[1] - ours[0]) / 1_000_000)
 
 
-def instant(moment: Moment) -> datetime:
-    """When it was recorded."""
+def recorded_at(moment: Moment) -> datetime:
+    """When it was recorded, by our clock."""
     assert moment[0] is not None
     return EPOCH + timedelta(microseconds=moment[0])
+
+
+def happened_at(moment: Moment) -> datetime:
+    """When it happened, by GWS's clock if it told, else by ours."""
+    if moment[1] is None:
+        return recorded_at(moment)
+    return EPOCH + timedelta(milliseconds=moment[1])
+
+
+def carried_on(now: int, turn: Turn | None) -> Moment:
+    """The moment `now` of ours, and GWS's time of it as carried on from what it told in `turn`."""
+    told = None if turn is None else turn["established"] or turn["begun"]
+    if told is None or told[1] is None:
+        return [now, None]
+    return [now, told[1] + (now - told[0]) // 1_000]
 
 
 def micros(at: datetime) -> int:
@@ -87,15 +102,15 @@ def micros(at: datetime) -> int:
 # Calls
 
 
-def call_columns(call_type: str | None, started: datetime, turns: Sequence[Turn]) -> dict[str, Any]:
-    """What is counted of a call as a whole."""
+def call_columns(call_type: str | None, first: datetime, turns: Sequence[Turn]) -> dict[str, Any]:
+    """What is counted of a call as a whole, of which we first heard at `first`."""
     talked = [turn for turn in turns if turn["established"] is not None and turn["agent"] is not None]
     agents = list(dict.fromkeys(turn["agent"] for turn in talked))
     over = [turn["over"] for turn in turns if turn["over"] is not None]
     talks = [elapsed(turn["established"], turn["over"]) for turn in talked]
     return {
-        "started_at": started,
-        "ended_at": max(map(instant, over)) if turns and len(over) == len(turns) else None,
+        "started_at": happened_at(turns[0]["begun"]) if turns else first,
+        "ended_at": max(map(happened_at, over)) if turns and len(over) == len(turns) else None,
         "agent_id": agents[0] if agents else None,
         "agent_ids": agents,
         "talk_seconds": sum(talk for talk in talks if talk is not None),
@@ -115,8 +130,9 @@ def local_columns(at: datetime, zone: tzinfo, name: str) -> dict[str, Any]:
 def transfer_columns(transfers: Sequence[Known], turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """What is counted of each transfer of a call, in the order in which they became known.
 
-    A transfer has `agent`, `destination`, `outcome`, `commanded`, `turn` (the place of the turn that it
-    ended, None if that is not in the record) and `left`, when it was requested or, if observed, seen.
+    A transfer has `agent`, `destination`, `outcome`, `turn` (the place of the turn that it ended, None if
+    that is not in the record) and `left`, when it was requested or, if observed, seen. Where it was carried
+    out and the turn's end is in the record, that is when it was.
     """
     had: set[str] = set()
     received: set[str] = set()
@@ -134,9 +150,11 @@ def transfer_columns(transfers: Sequence[Known], turns: Sequence[Turn]) -> list[
             and arrival["established"] is None
             and one["outcome"] != "recalled"
         )
-        left = one["left"] if one["commanded"] or turn is None or turn["over"] is None else turn["over"]
+        left = turn["over"] if carried_out and turn is not None and turn["over"] else one["left"]
         columns.append(
             {
+                "requested_at": happened_at(left),
+                "recorded_at": recorded_at(one["left"]),
                 "from_dn": number,
                 "chain_index": done + 1,
                 "chain_length": length,

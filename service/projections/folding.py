@@ -2,26 +2,32 @@
 
 A `Folder` remembers the rows that it has touched lately, so that most events need no look into the table.
 What it has not yet written is written by `flush`, in the caller's transaction; when that transaction fails,
-the memory is wrong and the folder has to `forget`.
+what the folder remembers is wrong, and another has to take its place.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from service.projections import sql
 from service.projections.memory import Ages, Bloom
 from service.projections.projection import Key, Projection, Recorded, Row
+from service.projections.reading import Page, describe_fault, slices
 from service.projections.tables import Connection, ProjectionTable
 
 logger = logging.getLogger(__name__)
 
 Owns = Callable[[str], bool]
+OF_A_CALL = ("call-", "transfer-")
+"""How the streams begin that one share has for itself."""
+Concerned = tuple[Recorded, tuple[Key, ...]]
 
 
 class Held:
-    """A row in memory: since which position it is so, and whether it stands in the table already."""
+    """A row in memory: since which position it is so, and whether the table has a current row of this key."""
 
     __slots__ = ("row", "since", "stored")
 
@@ -34,7 +40,6 @@ class Held:
 class SetAside(NamedTuple):
     """An event that a projection could not digest, and why."""
 
-    name: str
     position: int
     reason: str
 
@@ -50,27 +55,34 @@ class Folder:
     ) -> None:
         self.projection = projection
         self.generation = generation
-        self.set_aside: list[SetAside] = []
+        self._set_aside: list[SetAside] = []
         self._table = ProjectionTable(projection, generation)
         self._owns = owns
         self._written = Bloom() if fresh else None
         self._ages: Ages[Held] = Ages()
         self._unwritten: dict[Key, Held] = {}
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows: list[tuple[Any, ...]] = []  # closed intervals, to be written
         self._closings: list[tuple[Key, int, int]] = []
 
     def forget(self) -> None:
-        """Know nothing any more: what was folded since the last flush was not committed."""
-        self._ages = Ages()
-        self._written = None
-        self._unwritten, self._rows, self._closings, self.set_aside = {}, [], [], []
+        """Know no row any more: others have changed the table. All has been written before."""
+        self._written, self._ages = None, Ages()
 
-    async def fold(self, connection: Connection, batch: Sequence[Recorded]) -> None:
-        """Fold `batch`, which follows what was folded before. An event that a fold refuses is set aside."""
-        projection, owns = self.projection, self._owns
-        kinds, sweeping, keys_of = projection.kinds, projection.sweeping, projection.keys
-        concerned: list[tuple[Recorded, tuple[Key, ...]]] = []
-        for recorded in batch:
+    async def advance(self, connection: Connection, page: Page) -> None:
+        """Fold `page` and write all of it: rows, events set aside, and how far the generation has come."""
+        await self.fold(connection, page)
+        await self.flush(connection)
+        await connection.execute(sql.MOVE, self.projection.name, self.generation, page.upto)
+
+    async def fold(self, connection: Connection, page: Page) -> None:
+        """Fold `page`, which follows what was folded before. An event that a fold refuses is set aside."""
+        projection = self.projection
+        kinds, sweeping, keys_of, owns = projection.kinds, projection.sweeping, projection.keys, self._owns
+        self._set_aside += [
+            SetAside(one.position, one.reason) for one in page.unread if one.kind is None or one.kind in kinds
+        ]
+        concerned: list[Concerned] = []
+        for recorded in page.events:
             if recorded.kind not in kinds:
                 continue
             try:
@@ -79,23 +91,26 @@ class Folder:
             except Exception as error:  # noqa: BLE001 whatever a fold raises, the others go on
                 self._refuse(recorded, error)
                 continue
-            if owns is not None:
-                keys = self._ours(recorded, keys)
             if sweep is not None:
                 await self._fold_concerned(connection, concerned)
                 concerned = []
                 await self.flush(connection)
-                found = await self._table.keys_where(connection, sweep)
-                keys = tuple(dict.fromkeys((*keys, *self._ours(recorded, found))))
+                keys = tuple(dict.fromkeys((*keys, *await self._table.keys_where(connection, sweep))))
+            if owns is not None and not recorded.stream.startswith(OF_A_CALL):
+                keys = tuple(key for key in keys if owns(str(key[0])))
             if keys:
                 concerned.append((recorded, keys))
         await self._fold_concerned(connection, concerned)
 
-    async def _fold_concerned(
-        self, connection: Connection, concerned: Sequence[tuple[Recorded, tuple[Key, ...]]]
-    ) -> None:
-        await self._recall(connection, {key for _, keys in concerned for key in keys})
-        fold, held_of, change = self.projection.fold, self._ages.get, self._change
+    async def _fold_concerned(self, connection: Connection, concerned: Sequence[Concerned]) -> None:
+        await self._recall(connection, concerned)
+        for some in slices(concerned):
+            self._fold_known(some)
+            await asyncio.sleep(0)
+
+    def _fold_known(self, concerned: Sequence[Concerned]) -> None:
+        """Fold events all of whose rows are in memory."""
+        fold, held_of, change = self.projection.fold, self._ages.young.get, self._change
         for recorded, keys in concerned:
             changed: list[tuple[Key, Held | None, Row]] = []
             try:
@@ -111,65 +126,77 @@ class Folder:
             for key, held, after in changed:
                 change(key, held, after, recorded.position)
 
-    def _ours(self, recorded: Recorded, keys: tuple[Key, ...]) -> tuple[Key, ...]:
-        owns = self._owns
-        if owns is None or not keys or recorded.stream.startswith(("call-", "transfer-")):
-            return keys
-        return tuple(key for key in keys if owns(str(key[0])))
-
     def _refuse(self, recorded: Recorded, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"[:500]
+        reason = describe_fault(error)
         logger.warning(
             "an event is set aside",
             extra={"projection": self.projection.name, "position": recorded.position, "reason": reason},
         )
-        self.set_aside.append(SetAside(self.projection.name, recorded.position, reason))
+        self._set_aside.append(SetAside(recorded.position, reason))
 
-    async def _recall(self, connection: Connection, keys: set[Key]) -> None:
-        """Bring into memory the rows of those keys that are not in it and may be in the table."""
-        unknown = [key for key in keys if self._ages.get(key) is None]
-        if self._written is not None:
-            unknown = [key for key in unknown if key in self._written]
+    async def _recall(self, connection: Connection, concerned: Sequence[Concerned]) -> None:
+        """Bring into memory the rows that are not in it and may be in the table."""
+        young, find, written = self._ages.young, self._ages.find, self._written
+        unknown = {
+            key
+            for _, keys in concerned
+            for key in keys
+            if key not in young and find(key) is None and (written is None or key in written)
+        }
         if unknown:
-            for key, since, row in await self._table.current(connection, unknown):
-                self._ages.put(key, Held(row, since, stored=True))
+            for key, since, row in await self._table.current(connection, list(unknown)):
+                self._ages.young[key] = Held(row, since, stored=True)
 
     def _change(self, key: Key, held: Held | None, after: Row, position: int) -> None:
-        if not self.projection.versioned:
-            held = Held(after, position, stored=held is not None and held.stored)
+        if held is None:
+            held = self._ages.young[key] = Held(after, position, stored=False)
         else:
-            if held is not None:
+            if self.projection.versioned:
                 if held.stored:
                     self._closings.append((key, held.since, position))
                 else:
                     self._rows.append(self._table.record(held.row, held.since, position))
-            held = Held(after, position, stored=False)
-        self._ages.put(key, held)
+                held.stored = False
+            held.row, held.since = after, position
         self._unwritten[key] = held
 
     async def spill(self, connection: Connection) -> None:
-        """Write what cannot change any more."""
-        rows, self._rows = self._rows, []
-        if rows:
+        """Write what cannot change any more, and what has not changed for long, and forget it."""
+        if self._ages.full:
+            leaving = {key: held for key in self._ages.old if (held := self._unwritten.pop(key, None))}
+            await self._write(connection, leaving)
+            self._ages.grow_old()
+        elif self._rows:
+            rows, self._rows = self._rows, []
             await self._table.copy(connection, rows)
 
     async def flush(self, connection: Connection) -> None:
-        """Write all changes."""
+        """Write all changes, and what was set aside."""
+        unwritten, self._unwritten = self._unwritten, {}
+        await self._write(connection, unwritten)
+        if self._set_aside:
+            await connection.executemany(
+                sql.SET_ASIDE, [(self.projection.name, self.generation, *one) for one in self._set_aside]
+            )
+            self._set_aside = []
+        if self._ages.full:
+            self._ages.grow_old()
+
+    async def _write(self, connection: Connection, current: Mapping[Key, Held]) -> None:
+        """Write what is closed, and these rows, which are as they are now."""
         table = self._table
         if self._closings:
             await table.close(connection, self._closings)
         if not self.projection.versioned:
-            replaced = [key for key, held in self._unwritten.items() if held.stored]
+            replaced = [key for key, held in current.items() if held.stored]
             if replaced:
                 await table.delete(connection, replaced)
-            await table.unfold(connection, [held.row for held in self._unwritten.values()], replaced)
-        rows = self._rows
-        rows += [table.record(held.row, held.since, None) for held in self._unwritten.values()]
+            await table.unfold(connection, [held.row for held in current.values()], replaced)
+        rows = self._rows + [table.record(held.row, held.since, None) for held in current.values()]
         if rows:
             await table.copy(connection, rows)
-        for key, held in self._unwritten.items():
+        for key, held in current.items():
             held.stored = True
             if self._written is not None:
                 self._written.add(key)
-        self._unwritten, self._rows, self._closings = {}, [], []
-        self._ages.grow_old()
+        self._rows, self._closings = [], []

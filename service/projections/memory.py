@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
 
-YOUNG_LIMIT = 40_000  # entries; twice as many are held at most, once they have been written
-BITS = 1 << 27  # 16 MB: one key in 10,000 is mistaken among 5 million, one in 100 among 15 million
-PROBES = 4
-
+YOUNG_LIMIT = 16_000  # entries; about twice as many are held at most
+BITS = (
+    1 << 26
+)  # 8 MB once all are used: of a million keys that were never added, it takes a thousand for known
 
 GARBAGE_THRESHOLDS = (10_000, 20, 100)
 
@@ -24,49 +25,63 @@ def search_for_cycles_seldom() -> None:
     gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
-class Ages(Generic[Value]):
-    """A mapping that forgets what has not been touched for long, in two ages.
+@contextmanager
+def no_searching_for_cycles() -> Iterator[None]:
+    """Folds and readers make no cycles, and looking for some among all rows costs more than they do."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
-    Only `grow_old` forgets anything, so what has been put in since then is there.
+
+class Ages(Generic[Value]):
+    """A mapping in two ages: what was touched lately is young, what was not for some time is old.
+
+    To touch an entry is `find`; `young` may then be asked itself. Nothing is forgotten but by `grow_old`.
     """
 
     def __init__(self) -> None:
-        self._young: dict[Hashable, Value] = {}
-        self._old: dict[Hashable, Value] = {}
+        self.young: dict[Any, Value] = {}
+        self.old: dict[Any, Value] = {}
 
-    def get(self, key: Hashable) -> Value | None:
-        value = self._young.get(key)
-        if value is None and (value := self._old.pop(key, None)) is not None:
-            self._young[key] = value
+    def find(self, key: Hashable) -> Value | None:
+        """What stands under `key`, which is young from now on; None if it is not here."""
+        value = self.young.get(key)
+        if value is None and (value := self.old.pop(key, None)) is not None:
+            self.young[key] = value
         return value
 
-    def put(self, key: Hashable, value: Value) -> None:
-        self._young[key] = value
+    @property
+    def full(self) -> bool:
+        """Whether it is time to `grow_old`."""
+        return len(self.young) > YOUNG_LIMIT
 
     def grow_old(self) -> None:
-        if len(self._young) > YOUNG_LIMIT:
-            self._young, self._old = {}, self._young
-
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        """Forget what is old; what is young is old now."""
+        self.young, self.old = {}, self.young
 
 
 class Bloom:
-    """A set that may believe to hold a key that it does not, and never the other way round."""
+    """A set of which most keys that are not in it are known not to be, and all that are in it are found."""
 
     def __init__(self) -> None:
         self._bits = bytearray(BITS // 8)
 
     def add(self, key: Hashable) -> None:
-        for place in places(key):
-            self._bits[place >> 3] |= 1 << (place & 7)
+        first, second = places(key)
+        self._bits[first >> 3] |= 1 << (first & 7)
+        self._bits[second >> 3] |= 1 << (second & 7)
 
     def __contains__(self, key: Hashable) -> bool:
-        return all(self._bits[place >> 3] >> (place & 7) & 1 for place in places(key))
+        first, second = places(key)
+        bits = self._bits
+        return bool(bits[first >> 3] >> (first & 7) & 1 and bits[second >> 3] >> (second & 7) & 1)
 
 
-def places(key: Hashable) -> list[int]:
-    """Where a key's bits are, by double hashing (Kirsch and Mitzenmacher, 2006)."""
-    first = hash(key)
-    second = hash((first, key)) | 1
-    return [(first + probe * second) % BITS for probe in range(PROBES)]
+def places(key: Hashable) -> tuple[int, int]:
+    """Where a key's two bits are: both from one hash of 64 bits."""
+    number = hash(key)
+    return number & (BITS - 1), number >> 32 & (BITS - 1)

@@ -3,16 +3,22 @@
 GWS names no transfer: an agent's leg is Released in the same way by a hang-up and by a transfer. What tells
 them apart is what the other parties see. The rules, their grades and what they cannot find are written down
 in `docs/observed-transfers.md`; the state of a call is plain JSON, so that it can be kept in a table.
+
+Each agent's session tells its part in order, but one session may be seconds later than another. So a call
+keeps what it was told that mattered, in the order of GWS's own time; what comes late is put in its place, and
+the rules go over the whole again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid5
 
 from service.gws import dialect
+from service.log import rfc3339
 from service.projections.notice import Notice
 
 NAMESPACE = UUID("6f1c1c0e-6a2b-5c49-9a53-7d2b1f0c8e11")  # of our own choosing
@@ -21,7 +27,12 @@ TALKING, OVER = "talking", "over"
 PHASES = dict.fromkeys(dialect.TALKING, TALKING) | dict.fromkeys(dialect.OVER, OVER)
 """What the rules tell apart; any other state is a phase of its own."""
 
+LONGEST_MEMORY = (
+    100  # things told of one call; of a longer one, what comes late is taken as if it came in time
+)
+
 Leg = dict[str, Any]
+Told = dict[str, Any]
 State = dict[str, Any]
 
 
@@ -33,62 +44,94 @@ class Grade(StrEnum):
     KEYS = "transfer keys came with the Released"
 
 
-class Moment:
-    """When something was told: the log's position and time, and GWS's own."""
-
-    __slots__ = ("at", "millis", "position")
-
-    def __init__(self, position: int, at: str, millis: int | None) -> None:
-        self.position = position
-        self.at = at
-        self.millis = millis
-
-
 def beginning() -> State:
     """A call of which nothing is known yet."""
-    return {"legs": {}, "dispatched": {}, "transfers": [], "conn_id": None}
+    return {"legs": {}, "dispatched": {}, "transfers": [], "conn_id": None, "told": []}
 
 
-def dispatched(state: State, agent: str, position: int) -> State:
+def dispatched(agent: str, position: int) -> Told:
     """A transfer by `agent` was commanded through us: his leaving the call is not to be observed."""
-    return {**state, "dispatched": {**state["dispatched"], agent: position}}
+    return {"commanded": True, "agent": agent, "millis": None, "position": position}
 
 
-def called_off(state: State, agent: str) -> State:
+def called_off(agent: str, position: int) -> Told:
     """The commanded transfer did not happen."""
-    return {**state, "dispatched": {name: at for name, at in state["dispatched"].items() if name != agent}}
+    return {"commanded": False, "agent": agent, "millis": None, "position": position}
 
 
-def observe(
-    state: State, call_id: str, agent: str | None, notice: Notice, moment: Moment, *, reason_key: str
-) -> State:
-    """The state of a call after one more notice; `state` itself if it says nothing new."""
+def noticed(
+    state: State, agent: str | None, notice: Notice, position: int, at: datetime, *, reason_key: str
+) -> Told | None:
+    """What a notice tells; None if that is known already."""
     device = notice.device or notice.number or "unknown"
-    legs: dict[str, Leg] = state["legs"]
-    before = legs.get(device)
     phase = PHASES.get(notice.state or "", notice.state)
     reason = notice.user_data.get(reason_key)
-    if before is not None:
-        if (
-            before["phase"] == phase
-            and before["with"] == notice.participants
-            and before["reason"] == reason
-            and before["consulting"] == (before["consulting"] if phase == OVER else notice.may_complete)
-        ):
-            return state
-        if is_stale(before, phase, moment):
-            return state
-    begins_anew = before is None or (before["phase"] == OVER and phase != OVER)
-    leg: Leg = {
+    known = state["legs"].get(device)
+    if (
+        known is not None
+        and known["phase"] == phase
+        and known["reason"] == reason
+        and known["with"] == notice.participants
+        and (phase == OVER or known["consulting"] == notice.may_complete)
+    ):
+        return None
+    return {
+        "device": device,
         "number": notice.number,
         "agent": agent,
         "phase": phase,
         "with": notice.participants,
         "reason": reason,
         "consulting": notice.may_complete,
+        "consult": notice.call_type == "Consult",
+        "conn_id": notice.conn_id,
+        "user_data": notice.user_data,
+        "millis": notice.millis,
+        "position": position,
+        "at": rfc3339(at),
+    }
+
+
+def observe(state: State, call_id: str, told: Told) -> State:
+    """The state of a call after it was told one more thing; `state` itself if that says nothing new."""
+    before: list[Told] = state["told"]
+    if told["millis"] is None:
+        told["millis"] = before[-1]["millis"] if before else 0
+    place = len(before)
+    while place and before[place - 1]["millis"] > told["millis"]:
+        place -= 1
+    if place == len(before) or len(before) > LONGEST_MEMORY:
+        after = step(state, call_id, told)
+        return after if after is state else {**after, "told": [*before, told][-LONGEST_MEMORY - 1 :]}
+    ordered = [*before[:place], told, *before[place:]]
+    state = {**state, **beginning()}
+    for one in ordered:
+        state = step(state, call_id, one)
+    return {**state, "told": ordered}
+
+
+def step(state: State, call_id: str, told: Told) -> State:
+    """The state after what was told next, in GWS's order."""
+    if "commanded" in told:
+        others = {agent: at for agent, at in state["dispatched"].items() if agent != told["agent"]}
+        if told["commanded"]:
+            others[told["agent"]] = told["position"]
+        return {**state, "dispatched": others}
+    device, phase = told["device"], told["phase"]
+    before: Leg | None = state["legs"].get(device)
+    if before is not None and is_stale(before, told):
+        return state
+    begins_anew = before is None or (before["phase"] == OVER and phase != OVER)
+    leg: Leg = {
+        "number": told["number"],
+        "agent": told["agent"],
+        "phase": phase,
+        "with": told["with"],
+        "reason": told["reason"],
+        "consulting": told["consulting"],
         "talked": phase == TALKING,
-        "millis": moment.millis,
-        "position": moment.position,
+        "millis": told["millis"],
+        "position": told["position"],
         "gone_to": None,
     }
     if before is not None and not begins_anew:
@@ -96,54 +139,41 @@ def observe(
         leg["gone_to"] = before["gone_to"]
         if phase == OVER:
             leg["consulting"] = before["consulting"]  # says nothing of it any more
-    state = {**state, "legs": {**legs, device: leg}, "conn_id": notice.conn_id or state["conn_id"]}
-    if notice.call_type == "Consult":
+    state = {
+        **state,
+        "legs": {**state["legs"], device: leg},
+        "conn_id": told["conn_id"] or state["conn_id"],
+    }
+    if told["consult"]:
         return state
-    context = Context(state, call_id, device, notice, moment, reason_key=reason_key)
-    if begins_anew and phase != OVER:
-        return context.arrival()
-    if before is not None and phase == OVER and before["phase"] != OVER:
+    context = Context(state, call_id, told)
+    if before is None or begins_anew:
+        return state if phase == OVER else context.arrival()
+    if phase == OVER and before["phase"] != OVER:
         return context.departure(before)
-    if before is not None and before["with"] != leg["with"]:
+    if before["with"] != leg["with"]:
         return context.exchange(before)
     return state
 
 
-def is_stale(before: Leg, phase: str | None, moment: Moment) -> bool:
-    """Whether another session tells late what this leg has left behind already."""
-    known = before["millis"]
-    return (
-        before["phase"] == OVER
-        and phase != OVER
-        and known is not None
-        and moment.millis is not None
-        and moment.millis <= known
-    )
+def is_stale(before: Leg, told: Told) -> bool:
+    """Whether another session tells what this leg has left behind in the same millisecond."""
+    return before["phase"] == OVER and told["phase"] != OVER and bool(0 < told["millis"] <= before["millis"])
 
 
 class Context:
-    """One notice, and the call as it is with it."""
+    """One thing told, and the call as it is with it."""
 
-    def __init__(
-        self,
-        state: State,
-        call_id: str,
-        device: str,
-        notice: Notice,
-        moment: Moment,
-        *,
-        reason_key: str,
-    ) -> None:
+    def __init__(self, state: State, call_id: str, told: Told) -> None:
         self.state = state
         self.call_id = call_id
-        self.device = device
-        self.notice = notice
-        self.moment = moment
-        self.reason_key = reason_key
+        self.told = told
+        self.device: str = told["device"]
+        self.number: str | None = told["number"]
 
     def arrival(self) -> State:
         """A leg appears; find whom it has replaced, if anybody."""
-        number, company = self.notice.number, set(self.notice.participants)
+        number, company = self.number, set(self.told["with"])
         for transfer in self.state["transfers"]:
             if transfer["destination"] in {None, number} and transfer["grade"] != Grade.LEG_SEEN:
                 left = self.state["legs"].get(transfer["device"])
@@ -156,7 +186,7 @@ class Context:
         ]
         if not candidates:
             return self.state
-        device, left = max(candidates, key=lambda one: one[1]["position"])
+        device, left = max(candidates, key=lambda one: (one[1]["millis"], one[1]["position"]))
         if not left["talked"]:
             return self._recalled(left)
         return self._found(device, left, Grade.LEG_SEEN, number)
@@ -172,8 +202,8 @@ class Context:
 
     def exchange(self, before: Leg) -> State:
         """The others on the call, as one party sees them, are others than before."""
-        came = [number for number in self.notice.participants if number not in before["with"]]
-        went = [number for number in before["with"] if number not in self.notice.participants]
+        came = [number for number in self.told["with"] if number not in before["with"]]
+        went = [number for number in before["with"] if number not in self.told["with"]]
         if len(came) != 1 or len(went) != 1:
             return self.state  # joined or left: a conference, or a party that hung up
         for device, leg in self.state["legs"].items():
@@ -193,26 +223,27 @@ class Context:
     def _found(self, device: str, left: Leg, grade: Grade, destination: str | None) -> State:
         """`left` has transferred the call, and to `destination`, if that is known."""
         legs = {**self.state["legs"], device: {**left, "gone_to": destination or "unknown"}}
+        transfers: list[dict[str, Any]] = self.state["transfers"]
         awaited = self.state["dispatched"]
         if left["agent"] in awaited:
-            return called_off({**self.state, "legs": legs}, left["agent"])
-        data = self.notice.user_data
-        positions = sorted({left["position"], self.moment.position})
+            others = {agent: at for agent, at in awaited.items() if agent != left["agent"]}
+            return {**self.state, "legs": legs, "dispatched": others}
+        earlier = sum(one["device"] == device for one in transfers)
         transfer = {
-            "transfer_id": str(uuid5(NAMESPACE, f"{self.call_id}/{len(self.state['transfers'])}")),
+            "transfer_id": str(uuid5(NAMESPACE, f"{self.call_id}/{device}/{earlier}")),
             "device": device,
             "agent": left["agent"],
             "from": left["number"],
             "destination": destination,
             "operation": "two-step" if left["consulting"] else "single-step",
             "grade": grade,
-            "reason": data.get(self.reason_key),
-            "user_data": data,
+            "reason": self.told["reason"],
+            "user_data": self.told["user_data"],
             "recalled": False,
-            "at": self.moment.at,
-            "evidence": positions,
+            "at": self.told["at"],
+            "evidence": sorted({left["position"], self.told["position"]}),
         }
-        return {**self.state, "legs": legs, "transfers": [*self.state["transfers"], transfer]}
+        return {**self.state, "legs": legs, "transfers": [*transfers, transfer]}
 
     def _strengthen(
         self,
@@ -221,34 +252,24 @@ class Context:
         destination: str | None = None,
     ) -> State:
         """Better evidence has come for a transfer that was found already."""
-        better = {
-            **transfer,
-            "grade": grade,
-            "destination": destination or self.notice.number,
-            "evidence": [*transfer["evidence"], self.moment.position],
-        }
-        return self._replace(transfer, better)
+        better = {"grade": grade, "destination": destination or self.number}
+        return self._replace(transfer, {**self._with_evidence(transfer), **better})
 
     def _evidence_of(self, device: str) -> State:
         for transfer in reversed(self.state["transfers"]):
-            if transfer["device"] == device and self.moment.position not in transfer["evidence"]:
-                better = {**transfer, "evidence": [*transfer["evidence"], self.moment.position]}
-                return self._replace(transfer, better)
+            if transfer["device"] == device and self.told["position"] not in transfer["evidence"]:
+                return self._replace(transfer, self._with_evidence(transfer))
         return self.state
 
     def _recalled(self, left: Leg) -> State:
         """The destination never answered, and the call rings elsewhere: back at who had it, or further on."""
         for transfer in reversed(self.state["transfers"]):
-            if transfer["destination"] == left["number"] and transfer["from"] == self.notice.number:
-                return self._replace(
-                    transfer,
-                    {
-                        **transfer,
-                        "recalled": True,
-                        "evidence": [*transfer["evidence"], self.moment.position],
-                    },
-                )
+            if transfer["destination"] == left["number"] and transfer["from"] == self.number:
+                return self._replace(transfer, {**self._with_evidence(transfer), "recalled": True})
         return self.state
+
+    def _with_evidence(self, transfer: Mapping[str, Any]) -> dict[str, Any]:
+        return {**transfer, "evidence": sorted({*transfer["evidence"], self.told["position"]})}
 
     def _replace(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> State:
         transfers: Sequence[Mapping[str, Any]] = self.state["transfers"]

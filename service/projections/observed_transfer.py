@@ -19,7 +19,7 @@ from service.events import (
     TransferRequested,
 )
 from service.projections.call_state import clean
-from service.projections.observed import Moment, beginning, called_off, dispatched, observe
+from service.projections.observed import Told, beginning, called_off, dispatched, noticed, observe
 from service.projections.projection import Key, Recorded, Row, Sweep, metadata, storable
 
 table = sa.Table(
@@ -29,6 +29,7 @@ table = sa.Table(
     sa.Column("call_id", sa.Text, primary_key=True),
     sa.Column("conn_id", sa.Text),
     sa.Column("transfers", JSONB, nullable=False),
+    sa.Column("told", JSONB, nullable=False),
     sa.Column("legs", JSONB, nullable=False),
     sa.Column("commanded", JSONB, nullable=False),
     sa.Column("dispatched", JSONB, nullable=False),
@@ -72,29 +73,36 @@ class ObservedTransfer:
         return None
 
     def fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:
-        event = recorded.event
+        memo = recorded.memo
+        if memo is None or memo[0] != self.reason_key or memo[1] is not row:
+            memo = recorded.memo = (self.reason_key, row, self._fold(key, row, recorded))
+        return memo[2]
+
+    def _fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:
         if row is not None and recorded.position <= row["last_position"]:
             return row
         before: Any = row if row is not None else {**beginning(), "commanded": {}}
-        match event:
-            case NotificationReceived(agent=agent):
-                notice = recorded.notice
-                assert notice is not None
-                if not recorded.clean:
-                    notice = clean(notice)
-                moment = Moment(recorded.position, recorded.recorded_at.isoformat(), notice.millis)
-                after = observe(before, key[0], agent, notice, moment, reason_key=self.reason_key)
-            case TransferRequested(transfer_id=transfer_id, agent=agent):
-                commanded = {**before["commanded"], str(transfer_id): storable(agent)}
-                after = {**before, "commanded": commanded}
-            case TransferDispatched(transfer_id=transfer_id):
-                agent = before["commanded"].get(str(transfer_id))
-                after = before if agent is None else dispatched(before, agent, recorded.position)
-            case TransferRejected(transfer_id=transfer_id) | TransferFailed(transfer_id=transfer_id):
-                agent = before["commanded"].get(str(transfer_id))
-                after = before if agent is None else called_off(before, agent)
-            case _:
-                return row
+        event = recorded.event
+        told: Told | None = None
+        if isinstance(event, NotificationReceived):
+            told = self._noticed(before, event, recorded)
+        elif isinstance(event, TransferRequested):
+            commanded = {**before["commanded"], str(event.transfer_id): storable(event.agent)}
+            return {**before, "commanded": commanded, "call_id": key[0], "last_position": recorded.position}
+        elif isinstance(event, TransferDispatched | TransferRejected | TransferFailed):
+            agent = before["commanded"].get(str(event.transfer_id))
+            if agent is not None:
+                tell = dispatched if isinstance(event, TransferDispatched) else called_off
+                told = tell(agent, recorded.position)
+        after = before if told is None else observe(before, key[0], told)
         if after is before:
             return row
         return {**after, "call_id": key[0], "last_position": recorded.position}
+
+    def _noticed(self, before: Any, event: NotificationReceived, recorded: Recorded) -> Told | None:
+        notice = recorded.notice
+        assert notice is not None
+        if not recorded.clean:
+            notice = clean(notice)
+        at, position = recorded.recorded_at, recorded.position
+        return noticed(before, event.agent, notice, position, at, reason_key=self.reason_key)

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol
-from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
 
 from service.events import Event, decode
 from service.gws.answers import parse_object
-from service.log import StoredEvent
 from service.projections.notice import Notice, read_notice
 
 metadata = sa.MetaData()
@@ -36,8 +34,8 @@ class Recorded:
         "body",
         "clean",
         "event",
-        "event_id",
         "kind",
+        "memo",
         "position",
         "recorded_at",
         "stream",
@@ -51,7 +49,6 @@ class Recorded:
         body: bytes = b"",
         *,
         stream: str = "",
-        event_id: UUID | None = None,
     ) -> None:
         self.position = position
         self.recorded_at = recorded_at
@@ -59,27 +56,28 @@ class Recorded:
         self.kind = type(event).__name__
         self.body = body
         self.stream = stream
-        self.event_id = event_id
-        self.clean = b"\\u" not in body
+        self.clean = b"\\" not in body or b"\\u" not in body
         """Whether no string in the body can hold what Postgres does not take (only escapes could)."""
+        self.memo: tuple[Any, Row | None, Row | None] | None = None
+        """Which fold, from which row, came to which: projections that build on it need not repeat it."""
         self._document: dict[str, Any] | None = _UNREAD
         self._notice: Notice | None = _UNREAD
 
     @classmethod
-    def of(cls, stored: StoredEvent) -> Recorded | None:
-        """Read a stored event; None for a kind that this program does not know.
+    def of(
+        cls, position: int, recorded_at: datetime, stream: str, kind: str, payload: bytes
+    ) -> Recorded | None:
+        """Read an event of the log; None for a kind that this program does not know.
 
         Raises:
             msgspec.DecodeError: the payload is not one of its kind.
 
         """
-        decoded = decode(stored.kind, stored.payload)
+        decoded = decode(kind, payload)
         if decoded is None:
             return None
         event, body = decoded
-        return cls(
-            stored.position, stored.recorded_at, event, body, stream=stored.stream, event_id=stored.event_id
-        )
+        return cls(position, recorded_at, event, body, stream=stream)
 
     @property
     def document(self) -> dict[str, Any] | None:

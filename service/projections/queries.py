@@ -14,6 +14,7 @@ from service.errors import NotFound
 from service.postgres import Database, database_errors
 from service.projections import call_state, coverage, transfer_audit
 from service.projections.intervals import nodes_for
+from service.projections.memory import no_searching_for_cycles
 from service.projections.projection import Projection
 from service.projections.sql import live_generation
 
@@ -30,7 +31,7 @@ _SELECT_LEGS = (
     f"SELECT {', '.join(LEG_COLUMNS)} FROM call_state "  # noqa: S608 constants
     f"WHERE generation = {live_generation('call_state')}"
 )
-_SELECT_TRANSFERS = f"""
+TRANSFERS = f"""
 SELECT * FROM (
     SELECT {", ".join(AUDIT_COLUMNS)}, NULL::text AS operation, false AS recalled FROM transfer_audit
     WHERE generation = {live_generation("transfer_audit")}
@@ -61,8 +62,9 @@ LIVE_NOW = f"{_SELECT_LEGS} AND to_position IS NULL AND {call_state.LIVE_LEG}"
 LIVE_AT = f"""
 {LIVE_NOW} AND from_position <= $1
 UNION ALL {_SELECT_LEGS} AND node = ANY($2::bigint[]) AND to_position > $1 AND {call_state.LIVE_LEG}
-UNION ALL {_SELECT_LEGS} AND node = ANY($3::bigint[]) AND from_position <= $1 AND {call_state.LIVE_LEG}
-"""
+UNION ALL SELECT legs.* FROM unnest($3::bigint[]) AS above (place) CROSS JOIN LATERAL (
+    {_SELECT_LEGS} AND node = place AND from_position <= $1 AND {call_state.LIVE_LEG} OFFSET 0) AS legs
+"""  # noqa: S608 constants
 """Legs that were not over at $1: those still so, and those in whose interval it lies (see `intervals`)."""
 AT = "AND from_position <= $1 AND (to_position IS NULL OR to_position > $1)"
 
@@ -121,7 +123,7 @@ class Queries:
             NotFound: no transfer has this id.
 
         """
-        rows = await self._rows(f"{_SELECT_TRANSFERS} AND transfer_id = $1", transfer_id)
+        rows = await self._rows(f"{TRANSFERS} AND transfer_id = $1", transfer_id)
         if not rows:
             raise NotFound(f"there is no transfer {transfer_id}")
         return (await self._with_gaps(rows))[0]
@@ -140,7 +142,7 @@ class Queries:
     ) -> dict[UUID, dict[str, Any]]:
         """The audit rows of transfers on these calls, by id."""
         rows = await self._rows(
-            f"{_SELECT_TRANSFERS} AND call_id = ANY($1::text[]) AND transfer_id = ANY($2::uuid[])",
+            f"{TRANSFERS} AND call_id = ANY($1::text[]) AND transfer_id = ANY($2::uuid[])",
             call_ids,
             transfer_ids,
         )
@@ -172,20 +174,20 @@ class Queries:
         return rows
 
     async def _rows(self, statement: str, *arguments: Any) -> list[dict[str, Any]]:
-        with database_errors():
-            found = await self._database.pool.fetch(statement, *arguments)
         decode = msgspec.json.decode
-        names = [name for name in JSON_COLUMNS if found and name in found[0]]
-        rows = [dict(row) for row in found]
-        for row in rows:
-            for name in names:
-                row[name] = decode(row[name])
+        with no_searching_for_cycles(), database_errors():
+            found = await self._database.pool.fetch(statement, *arguments)
+            names = [name for name in JSON_COLUMNS if found and name in found[0]]
+            rows = [dict(row) for row in found]
+            for row in rows:
+                for name in names:
+                    row[name] = decode(row[name])
         return rows
 
 
 def transfers_query(wanted: TransferFilter) -> tuple[str, list[Any]]:
     """The statement that selects the transfers in `wanted`, commanded and observed, and its arguments."""
-    statement, arguments = _SELECT_TRANSFERS, list[Any]()
+    statement, arguments = TRANSFERS, list[Any]()
     for condition, value in (
         ("call_id =", wanted.call_id),
         ("agent =", wanted.agent),

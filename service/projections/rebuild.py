@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from uuid import uuid4
@@ -21,18 +20,20 @@ from uuid import uuid4
 import asyncpg
 import msgspec
 
-from service.errors import CalltrailError, Conflict, DatabaseError
+from service.errors import CalltrailError, Conflict
 from service.events import ProjectionRebuilt, encode
 from service.log import EventLog, NewEvent, Producer
 from service.postgres import Database, database_errors
 from service.projections import sql
+from service.projections.building import Task, build, find_projections
 from service.projections.compare import Difference, differences
-from service.projections.engine import BATCH, concerning, enter, read_page, set_aside
+from service.projections.engine import BATCH, enter
 from service.projections.folding import Folder
 from service.projections.projection import Projection
+from service.projections.reading import Reader, Share
 from service.projections.refold import refold_redacted
 from service.projections.tables import Connection, ProjectionTable, prepare, teach_json
-from service.projections.worker import Task, build, find_projections
+from service.projections.worker import run_process
 
 REBUILD_LOCK = 7_232_501_146
 ONE_PROCESS = 20_000  # events below which starting processes costs more than they save
@@ -95,6 +96,7 @@ class Rebuilder:
             for projection in projections:
                 await self._finish(connection, projection, generations[projection.name], tasks[0].upto)
                 if check:
+                    await self._bring_up_live(connection, projection, generations[projection.name])
                     await self._check(connection, projection, generations[projection.name], report)
             report.swapped = swap and not any((report.different or {}).values())
             for projection in projections:
@@ -108,8 +110,9 @@ class Rebuilder:
         return report
 
     async def drop_old(self, what: Sequence[str]) -> dict[str, list[int]]:
-        """Delete all generations but the live one; tells which."""
+        """Delete all generations but the live one, also one that is half built; tells which."""
         async with self._alone() as connection:
+            await connection.execute(sql.FORGET_REBUILDS, list(what))
             return {
                 projection.name: await self._drop_others(connection, projection, keep=())
                 for projection in find_projections(what)
@@ -139,8 +142,7 @@ class Rebuilder:
                     row["id"],
                     tuple(what),
                     row["generations"],
-                    row["share"],
-                    row["shares"],
+                    Share(row["share"], row["shares"]),
                     row["position"],
                     row["upto"],
                 )
@@ -161,7 +163,7 @@ class Rebuilder:
             for share in range(shares):
                 await connection.execute(sql.BEGIN_SHARE, rebuild, share, shares, upto, text, generations)
         return [
-            Task(rebuild, tuple(what), generations, share, shares, -1, upto) for share in range(shares)
+            Task(rebuild, tuple(what), generations, Share(share, shares), -1, upto) for share in range(shares)
         ], False
 
     async def _not_live(
@@ -180,18 +182,21 @@ class Rebuilder:
         reached = {task.share: task.position for task in tasks}
         total = tasks[0].upto + 1
 
-        def passed(share: int, position: int) -> None:
-            reached[share] = position
-            progress((sum(reached.values()) + len(reached)) // len(reached), total)
+        def passing(share: Share) -> Callable[[int], None]:
+            def passed(position: int) -> None:
+                reached[share] = position
+                progress(sum(reached.values()) // len(reached) + 1, total)
 
-        passed(0, reached[0])
+            passed(reached[share])
+            return passed
+
         if len(tasks) == 1:
-            await build(self._database, self._log, tasks[0], projections, lambda at: passed(0, at))
+            await build(self._database, self._log, tasks[0], projections, passing(tasks[0].share))
             return
         try:
             async with asyncio.TaskGroup() as group:
                 for task in tasks:
-                    group.create_task(run_process(self._with_url(task), passed))
+                    group.create_task(run_process(self._with_url(task), passing(task.share)))
         except* CalltrailError as errors:
             raise errors.exceptions[0] from None
 
@@ -219,23 +224,23 @@ class Rebuilder:
     async def _catch_up(
         self, connection: Connection, projection: Projection, generation: int, upto: int
     ) -> None:
-        """Fold into a generation that is not live, up to `upto`, as the engine does into the live one."""
-        reached = await connection.fetchval(
-            "SELECT position FROM projection WHERE name = $1 AND generation = $2", projection.name, generation
-        )
-        folder = Folder(projection, generation)
+        """Fold into a generation up to `upto`, as the engine does into the live one."""
+        reached = await connection.fetchval(sql.POSITION, projection.name, generation)
+        folder, reader = Folder(projection, generation), Reader(self._log, [projection])
         while reached < upto:
-            page = await self._log.read(after=reached, upto=upto, limit=BATCH)
-            reached = page[-1].position
-            batch, unread = read_page(page)
+            page = await reader.page(reached, min(reached + BATCH, upto))
             async with connection.transaction():
-                await folder.fold(connection, batch)
-                await folder.flush(connection)
-                aside = [*folder.set_aside, *concerning(unread, projection)]
-                await set_aside(connection, generation, aside)
-                await refold_redacted(connection, self._log, folder, batch, reached)
-                await connection.execute(sql.MOVE, projection.name, generation, reached)
-            folder.set_aside.clear()
+                await folder.advance(connection, page)
+                await refold_redacted(connection, self._log, folder, page)
+            reached = page.upto
+
+    async def _bring_up_live(self, connection: Connection, projection: Projection, generation: int) -> None:
+        """Bring the live generation up to the new one, where no engine has done so."""
+        async with connection.transaction():
+            live = await connection.fetchrow(sql.LOCK_LIVE, [projection.name])
+            assert live is not None
+            upto = await connection.fetchval(sql.POSITION, projection.name, generation)
+            await self._catch_up(connection, projection, live["generation"], upto)
 
     @asynccontextmanager
     async def _level(
@@ -305,39 +310,3 @@ async def drop(connection: Connection, projection: Projection, generation: int) 
     async with connection.transaction():
         await connection.execute(sql.FORGET_SET_ASIDE, projection.name, generation)
         await connection.execute(sql.FORGET, projection.name, generation)
-
-
-async def run_process(task: Task, passed: Callable[[int, int], None]) -> None:
-    """Do `task` in a process of its own.
-
-    Raises:
-        DatabaseError: the process failed; what it has done is kept, and a rebuild goes on from there.
-
-    """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "service.projections.worker",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        process.stdin.write(msgspec.json.encode(task) + b"\n")  # stays open: its end would end the process
-        await process.stdin.drain()
-        async for line in process.stdout:
-            passed(task.share, int(line))
-        fault = (await process.stderr.read()).decode(errors="replace").strip()
-        if status := await process.wait():
-            last = fault.splitlines()[-1] if fault else f"exit status {status}"
-            raise DatabaseError(
-                f"a process of the rebuild ended ({last}). Run it again: it goes on from there"
-            )
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        process.stdin.close()

@@ -7,33 +7,28 @@ its id in the column `call_id`; what rests on no call's payload (coverage) has n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from service.events import PayloadRedacted, call_stream, transfer_stream
 from service.log import EventLog, StoredEvent
 from service.projections import sql
 from service.projections.folding import Folder
-from service.projections.projection import Projection, Recorded, storable
+from service.projections.projection import Projection, storable
+from service.projections.reading import Page
 from service.projections.tables import Connection, ProjectionTable
 
 CALL = "call_id"
 
 
-async def refold_redacted(
-    connection: Connection, log: EventLog, folder: Folder, batch: Sequence[Recorded], upto: int
-) -> None:
-    """Fold anew, up to `upto`, every call that a redaction in `batch` names; `folder` has been flushed."""
-    calls = dict.fromkeys(one.event.call_id for one in batch if isinstance(one.event, PayloadRedacted))
+async def refold_redacted(connection: Connection, log: EventLog, folder: Folder, page: Page) -> None:
+    """Fold anew, up to the end of `page`, every call that a redaction in it names; `folder` was flushed."""
+    calls = dict.fromkeys(one.event.call_id for one in page.events if isinstance(one.event, PayloadRedacted))
     if not calls or CALL not in folder.projection.table.columns:
         return
     for call_id in calls:
-        await refold(connection, log, folder, call_id, upto)
+        await refold(connection, log, folder, call_id, page.upto)
 
 
 async def refold(connection: Connection, log: EventLog, folder: Folder, call_id: str, upto: int) -> None:
     """Delete the call's rows of a generation and fold its events up to `upto` again."""
-    from service.projections.engine import concerning, read_page, set_aside  # the engine imports this module
-
     projection, generation = folder.projection, folder.generation
     key = storable(call_id)
     told = ProjectionTable(projection, generation)
@@ -46,13 +41,11 @@ async def refold(connection: Connection, log: EventLog, folder: Folder, call_id:
     await told.unfold(connection, [], [(key,)])
     folder.forget()
     events = await events_of(log, projection, call_id, begin, upto)
-    batch, unread = read_page(events)
-    again = Folder(projection, generation, owns=lambda name: name == key)
-    await again.fold(connection, batch)
-    await again.flush(connection)
     positions = [event.position for event in events if event.stream in streams_of(call_id)]
     await connection.execute(sql.FORGET_ASIDE_AT, projection.name, generation, positions)
-    await set_aside(connection, generation, [*again.set_aside, *concerning(unread, projection)])
+    again = Folder(projection, generation, owns=lambda name: name == key)
+    await again.fold(connection, Page.of(events))
+    await again.flush(connection)
 
 
 def streams_of(call_id: str) -> tuple[str, str]:

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+READ = """
+SELECT position, recorded_at, codec, stream, kind, payload FROM event_log
+WHERE position > $1 AND position <= $2 ORDER BY position
+"""
+SHARE_OF = "get_byte(decode(md5(substr(stream, {})), 'hex'), 0) % $4"
+READ_SHARE = f"""
+SELECT position, recorded_at, codec, stream, kind, payload FROM event_log
+WHERE position > $1 AND position <= $2 AND CASE
+    WHEN stream LIKE 'call-%' THEN {SHARE_OF.format(len("call-x"))} = $3
+    WHEN stream LIKE 'transfer-%' THEN {SHARE_OF.format(len("transfer-x"))} = $3
+    ELSE true END
+ORDER BY position
+"""  # noqa: S608 constants
+"""What share $3 of $4 has: the same arithmetic as `reading.Share.has`."""
+
 LIVE = "SELECT name, generation, position FROM projection WHERE live AND name = ANY($1::text[])"
 LOCK_LIVE = f"{LIVE} ORDER BY name FOR UPDATE"
 """The live generations; nobody else folds into them or swaps them until the transaction ends."""
@@ -18,6 +33,8 @@ INSERT INTO projection (name, generation)
 SELECT $1, coalesce(max(generation), 0) + 1 FROM projection WHERE name = $1
 RETURNING generation
 """
+
+POSITION = "SELECT position FROM projection WHERE name = $1 AND generation = $2"
 
 MOVE = """
 UPDATE projection SET position = $3, updated_at = clock_timestamp() WHERE name = $1 AND generation = $2
@@ -72,6 +89,8 @@ INSERT INTO projection_rebuild (id, share, shares, upto, what, generations) VALU
 """
 MOVE_SHARE = "UPDATE projection_rebuild SET position = $3 WHERE id = $1 AND share = $2"
 END_REBUILD = "DELETE FROM projection_rebuild WHERE id = $1"
+FORGET_REBUILDS = "DELETE FROM projection_rebuild WHERE generations ?| $1::text[]"
+"""Rebuilds that were cut off and can be taken up no more, for these projections' generations are deleted."""
 
 LIVE_GENERATION = "(SELECT generation FROM projection WHERE name = '{}' AND live)"
 

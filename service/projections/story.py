@@ -12,9 +12,9 @@ from service.events import CallsSnapshotTaken, call_stream, transfer_stream
 from service.gws import dialect
 from service.log import EventLog, StoredEvent
 from service.projections.call_state import CallState
-from service.projections.engine import read_page
 from service.projections.projection import Key, Recorded, Row
 from service.projections.queries import Queries
+from service.projections.reading import Page
 
 SHOWN = (
     "agent",
@@ -65,13 +65,13 @@ def tell(call_id: str, events: Sequence[StoredEvent]) -> list[Step]:
     steps: list[Step] = []
     for event in events:
         before = dict(rows)
-        batch, _ = read_page([event])
-        for recorded in batch:
-            if event.kind in projection.kinds:
-                for key in keys_of(projection, recorded, rows, call_id):
-                    after = projection.fold(key, rows.get(key), recorded)
-                    if after is not None:
-                        rows[key] = after
+        for recorded in Page.of([event]).events:
+            if event.kind not in projection.kinds:
+                continue
+            for key in keys_of(projection, recorded, rows, call_id):
+                after = projection.fold(key, rows.get(key), recorded)
+                if after is not None:
+                    rows[key] = after
         changed = {
             key[1]: difference(before.get(key), row)
             for key, row in rows.items()

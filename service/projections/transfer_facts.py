@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
-
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from service.config import Settings, load_settings
 from service.events import (
@@ -30,87 +28,27 @@ from service.events import (
     TransferStep,
 )
 from service.projections.call_state import clean
+from service.projections.fact_tables import parts_table, table
 from service.projections.facts import (
+    CARRIED_OUT,
     Moment,
     Reasons,
+    Turn,
     call_columns,
-    instant,
+    carried_on,
     last_turn,
     local_columns,
     micros,
+    recorded_at,
     take_turn,
     transfer_columns,
 )
 from service.projections.observed_transfer import ObservedTransfer
-from service.projections.projection import Key, Recorded, Row, Sweep, metadata, storable
-
-table = sa.Table(
-    "call_facts",
-    metadata,
-    sa.Column("generation", sa.Integer, primary_key=True),
-    sa.Column("call_id", sa.Text, primary_key=True),
-    sa.Column("root_call_id", sa.Text, nullable=False),
-    sa.Column("conn_id", sa.Text),
-    sa.Column("call_type", sa.Text),
-    sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("started_date", sa.Date, nullable=False),
-    sa.Column("started_hour", sa.SmallInteger, nullable=False),
-    sa.Column("weekday", sa.SmallInteger, nullable=False),
-    sa.Column("ended_at", sa.DateTime(timezone=True)),
-    sa.Column("agent_id", sa.Text),
-    sa.Column("agent_ids", ARRAY(sa.Text), nullable=False),
-    sa.Column("talk_seconds", sa.Float, nullable=False),
-    sa.Column("is_handled", sa.Boolean, nullable=False),
-    sa.Column("transfers", sa.Integer, nullable=False),
-    sa.Column("state", JSONB, nullable=False),
-    sa.Column("position_first", sa.BigInteger, nullable=False),
-    sa.Column("position_last", sa.BigInteger, nullable=False),
-)
-
-parts_table = sa.Table(
-    "transfer_facts",
-    metadata,
-    sa.Column("generation", sa.Integer, primary_key=True),
-    sa.Column("transfer_id", sa.Uuid, primary_key=True),
-    sa.Column("call_id", sa.Text, nullable=False),
-    sa.Column("root_call_id", sa.Text, nullable=False),
-    sa.Column("conn_id", sa.Text),
-    sa.Column("chain_index", sa.Integer, nullable=False),
-    sa.Column("chain_length", sa.Integer, nullable=False),
-    sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("requested_date", sa.Date, nullable=False),
-    sa.Column("requested_hour", sa.SmallInteger, nullable=False),
-    sa.Column("weekday", sa.SmallInteger, nullable=False),
-    sa.Column("settled_at", sa.DateTime(timezone=True)),
-    sa.Column("agent_id", sa.Text),
-    sa.Column("from_dn", sa.Text),
-    sa.Column("destination", sa.Text),
-    sa.Column("destination_type", sa.Text, nullable=False),
-    sa.Column("destination_agent_id", sa.Text),
-    sa.Column("operation", sa.Text, nullable=False),
-    sa.Column("is_commanded", sa.Boolean, nullable=False),
-    sa.Column("resource_role", sa.Text, nullable=False),
-    sa.Column("technical_result", sa.Text),
-    sa.Column("result_reason", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("reason_raw", sa.Text),
-    sa.Column("reason_source", sa.Text),
-    sa.Column("is_reason_mapped", sa.Boolean, nullable=False),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("status_code", sa.Integer),
-    sa.Column("is_carried_out", sa.Boolean, nullable=False),
-    sa.Column("is_ping_pong", sa.Boolean, nullable=False),
-    sa.Column("abandoned_after", sa.Boolean, nullable=False),
-    sa.Column("talk_seconds_before", sa.Float),
-    sa.Column("handover_seconds", sa.Float),
-    sa.Column("total_call_seconds", sa.Float),
-    sa.Column("user_data", JSONB, nullable=False),
-    sa.Column("position_first", sa.BigInteger, nullable=False),
-    sa.Column("position_known", sa.BigInteger, nullable=False),
-    sa.Column("position_last", sa.BigInteger, nullable=False),
-)
+from service.projections.projection import Key, Recorded, Row, Sweep, storable
 
 State = dict[str, Any]
+TOLD = ("conn_id", "call_type", "parent", "user_data")
+told_of = itemgetter(*TOLD)
 
 
 class TransferFacts:
@@ -149,19 +87,21 @@ class TransferFacts:
             state = self._command(state, recorded)
         if state is before:
             return row
-        first = row["position_first"] if row is not None else recorded.position
-        started = row["started_at"] if row is not None else recorded.recorded_at
-        transfers = transfers_of(state)
+        counted: Row = {}
+        if row is None or any(state[name] is not before[name] for name in ("turns", "call_type")):
+            first = row["started_at"] if row is not None else recorded.recorded_at
+            call = call_columns(state["call_type"], first, state["turns"])
+            counted = call | local_columns(call["started_at"], self._zone, "started")
+        if row is None:
+            row = {"call_id": key[0], "position_first": recorded.position}
         return {
-            "call_id": key[0],
+            **row,
+            **counted,
             "root_call_id": state["parent"] or key[0],
             "conn_id": state["conn_id"],
             "call_type": state["call_type"],
-            **call_columns(state["call_type"], started, state["turns"]),
-            **local_columns(started, self._zone, "started"),
-            "transfers": sum(one["is_carried_out"] for one in transfer_columns(transfers, state["turns"])),
+            "transfers": carried_out(state),
             "state": state,
-            "position_first": first,
             "position_last": recorded.position,
         }
 
@@ -177,18 +117,20 @@ class TransferFacts:
             "total_call_seconds": total,
         }
         return [
-            {**same, **self._own(one), **derived}
+            {
+                **same,
+                **self._own(one),
+                **local_columns(derived["requested_at"], self._zone, "requested"),
+                **derived,
+            }
             for one, derived in zip(transfers, transfer_columns(transfers, state["turns"]), strict=True)
         ]
 
     def _own(self, one: Mapping[str, Any]) -> dict[str, Any]:
         """The columns that a transfer has by itself."""
-        requested = instant(one["left"])
         return {
             "transfer_id": UUID(one["transfer_id"]),
-            "requested_at": requested,
-            **local_columns(requested, self._zone, "requested"),
-            "settled_at": None if one["settled"] is None else instant(one["settled"]),
+            "settled_at": None if one["settled"] is None else recorded_at(one["settled"]),
             "agent_id": one["agent"],
             "destination": one["destination"],
             "operation": one["operation"],
@@ -214,14 +156,14 @@ class TransferFacts:
         assert notice is not None
         if not recorded.clean:
             notice = clean(notice)
-        told = {
-            "conn_id": notice.conn_id or state["conn_id"],
-            "call_type": notice.call_type or state["call_type"],
-            "parent": notice.parent_call_id or state["parent"],
-            "user_data": notice.user_data or state["user_data"],
-        }
-        if any(state[name] != value for name, value in told.items()):
-            state = {**state, **told}
+        told = (
+            notice.conn_id or state["conn_id"],
+            notice.call_type or state["call_type"],
+            notice.parent_call_id or state["parent"],
+            notice.user_data or state["user_data"],
+        )
+        if told_of(state) != told:
+            state = {**state, **dict(zip(TOLD, told, strict=True))}
         if observed is known:
             return state
         now: Moment = [micros(recorded.recorded_at), notice.millis]
@@ -274,6 +216,12 @@ class TransferFacts:
         }
 
 
+def carried_out(state: State) -> int:
+    """How often the call was transferred, as far as is known."""
+    observed = (state["observed"] or {}).get("transfers", ())
+    return len(observed) + sum(one["outcome"] in CARRIED_OUT for one in state["commanded"].values())
+
+
 def beginning() -> State:
     """A call of which nothing is known yet."""
     return {
@@ -303,10 +251,27 @@ def details(event: Event, now: int) -> dict[str, Any]:
             return {}
 
 
+def placed(one: Mapping[str, Any], turns: Sequence[Turn]) -> dict[str, Any]:
+    """The turn that a commanded transfer was to end, and when it was asked for.
+
+    Under load a command may be in the log before what its agent's session tells of the call.
+    """
+    turn = one["turn"]
+    if turn is None:
+        turn = next((at for at, each in enumerate(turns) if each["agent"] == one["agent"]), None)
+    return {"turn": turn, "left": carried_on(one["left"][0], None if turn is None else turns[turn])}
+
+
 def transfers_of(state: State) -> list[dict[str, Any]]:
     """All transfers of a call, in one form, in the order in which they became known."""
     transfers = [
-        {**one, "transfer_id": name, "commanded": True, "operation": "single-step"}
+        {
+            **one,
+            **placed(one, state["turns"]),
+            "transfer_id": name,
+            "commanded": True,
+            "operation": "single-step",
+        }
         for name, one in state["commanded"].items()
     ]
     for one in (state["observed"] or {}).get("transfers", ()):

@@ -107,7 +107,11 @@ class Recorder:
             await self._drop(user)
 
     def _wanted(self) -> list[str]:
-        return [user for user in self.accesses if user not in self._ending]
+        return [
+            user
+            for user, access in self.accesses.items()
+            if access.agent.source == "session" and user not in self._ending
+        ]
 
     def _take(self, user: str, kept: Kept) -> None:
         access = self.accesses.get(user)

@@ -60,7 +60,8 @@ from service.loops import Loop
 from service.recorder.access import Access, Pacing
 from service.recorder.appending import PatientLog
 from service.recorder.kept import Keeper, Kept, moment
-from service.recorder.numbering import PART_BYTES, Numbering, in_parts
+from service.recorder.notifications import PART_BYTES, in_parts, notifications
+from service.recorder.numbering import Numbering
 from service.recorder.ownership import Beat, Ownership
 
 logger = logging.getLogger(__name__)
@@ -221,7 +222,10 @@ class AgentRecorder:
         numbering = self._number(delivery.client_id)
         events: list[NewEvent] = []
         for message in delivery.messages:
-            events += numbering.events_of(message, self.user, numbering.delivered + len(events))
+            count = numbering.delivered + len(events)
+            events += notifications(
+                message, numbering.events, count, session=numbering.session, count=count, agent=self.user
+            )
         delivered = numbering.delivered + len(events)
         try:
             await self._append(events, self._state(delivered, delivery))

@@ -19,10 +19,10 @@ from typing import Any, TypeAlias
 import msgspec
 
 from service.errors import BadInput
-from service.events import decode
+from service.events import CommandObserved, decode
 
 BLANK = "[redacted]"
-BLANK_BODY = b"[redacted]"
+BLANK_TEXT = b"[redacted]"
 DEEPEST = 200
 """JSON nested deeper than this is treated as none."""
 
@@ -57,18 +57,27 @@ class Fields:
         """
         head, newline, body = payload.partition(b"\n")
         blanked: list[tuple[str, Any]] = []
-        new = self._blank_json(head, call_id, blanked)
-        if new is None:
-            new = head
-        if newline:
-            new_body = self._blank_json(body, call_id, blanked)
-            if new_body is None:
-                new_body = BLANK_BODY if body else body
-                blanked += [("(the body)", "")] if new_body != body else []
-            new += newline + new_body
-        if blanked:
-            self._check_found_as_before(kind, payload, new)
-        return (new if blanked else payload), blanked
+        line = self._blank_text("(the line)", head, call_id, blanked)
+        texts = [
+            self._blank_text("(the body)", text, call_id, blanked) for text in texts_in(kind, head, body)
+        ]
+        if not blanked:
+            return payload, []
+        if len(texts) == 2:
+            line = compact(json.loads(line) | {"request_bytes": len(texts[0])})
+        new = line + newline + b"".join(texts)
+        self._check_found_as_before(kind, payload, new)
+        return new, blanked
+
+    def _blank_text(self, name: str, text: bytes, call_id: str, blanked: list[tuple[str, Any]]) -> bytes:
+        """The JSON without the fields; what is none goes as a whole, under `name`."""
+        if text in {b"", BLANK_TEXT}:
+            return text
+        new = self._blank_json(text, call_id, blanked)
+        if new is not None:
+            return new
+        blanked.append((name, ""))
+        return BLANK_TEXT
 
     def _blank_json(self, text: bytes, call_id: str, blanked: list[tuple[str, Any]]) -> bytes | None:
         """The JSON without the fields; None if it is none."""
@@ -83,7 +92,7 @@ class Fields:
         new = self._blank(document, [], (), blanked)
         for place, call in others:
             new["calls"].insert(place, call)
-        return text if len(blanked) == before else json.dumps(new, separators=(",", ":")).encode()
+        return text if len(blanked) == before else compact(new)
 
     def _blank(self, value: Any, open_paths: list[Path], at: Path, blanked: list[tuple[str, Any]]) -> Any:
         """`value` blanked; `open_paths` are what is left of the paths that led here."""
@@ -118,6 +127,21 @@ class Fields:
             raise BadInput(
                 "fields", f"{kind} would not be found any more", "Leave the ids of calls and events"
             )
+
+
+def compact(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def texts_in(kind: str, head: bytes, body: bytes) -> list[bytes]:
+    """The texts of a body: of an observed command the request and the answer, else one."""
+    if kind == CommandObserved.kind():
+        try:
+            asked: int = json.loads(head).get("request_bytes", 0)
+        except ValueError:
+            return [body]
+        return [body[:asked], body[asked:]]
+    return [body]
 
 
 def blank_all(value: Any, at: Path, blanked: list[tuple[str, Any]]) -> Any:

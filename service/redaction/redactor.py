@@ -9,8 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.errors import AppendConflict, DatabaseUnavailable, NotFound, TransferUnderWay, UnderLegalHold
+import msgspec
+
+from service.errors import (
+    AppendConflict,
+    CheckFailed,
+    DatabaseUnavailable,
+    NotFound,
+    TransferUnderWay,
+    UnderLegalHold,
+)
 from service.events import (
+    Event,
     NotificationReceived,
     PayloadRedacted,
     RedactionRefused,
@@ -22,7 +32,7 @@ from service.events import (
 )
 from service.log import Condition, EventLog, NewEvent, Producer, StoredEvent, rfc3339
 from service.postgres import Database, database_errors
-from service.projections import Engine
+from service.projections import Engine, Rebuilder
 from service.redaction.blanking import Fields, plain_values
 from service.redaction.holds import STREAM as HOLDS
 from service.redaction.holds import Hold, check_approval, list_holds, require
@@ -35,6 +45,13 @@ REACHED_S = 600.0
 OWN_STREAMS = frozenset({STREAM, HOLDS})
 FINGERPRINTED = frozenset({"TransferRequested", "TransferKeyClaimed"})
 """They hold a hash of the command: whoever knows most of it could guess the rest."""
+
+NOT_FOLDED = """
+SELECT s.name, s.reason FROM projection_set_aside s
+JOIN projection p ON p.name = s.name AND p.generation = s.generation AND p.live
+WHERE s.position = ANY($1::bigint[])
+"""
+"""The views that could not take one of these redactions."""
 
 CLEAR_AWAY = "VACUUM (ANALYZE, INDEX_CLEANUP on)"
 """The row versions that were replaced, their entries in indexes, and samples of them in the statistics."""
@@ -134,6 +151,8 @@ class Redactor:
         Raises:
             UnderLegalHold: a hold covers the call; that it was refused is recorded.
             DatabaseUnavailable: the log is redacted, but the views were not folded in time.
+            CheckFailed: the log is redacted, but a view could not be folded.
+            Conflict: the log is redacted, but a rebuild is running: order it again when that has ended.
 
         and what `plan` raises.
 
@@ -153,9 +172,9 @@ class Redactor:
             ]
         except AppendConflict:  # a hold, or a transfer of the call, has come in between
             return await self.redact(order)
-        end = await self._log.next_position() - 1
-        if not await self._engine.reached(end, timeout_s=REACHED_S):
-            raise DatabaseUnavailable("the views do not follow the log. Start the service, and redact again")
+        await self._views_folded(order.call_id)
+        # Generations that were replaced, or are half built, are folded no more: they hold what was then.
+        await Rebuilder(self._database, self._log).drop_old(list(self._engine.projections))
         await self._clear_away()
         return Outcome(plan, positions)
 
@@ -184,7 +203,7 @@ class Redactor:
             *await self._log.read_stream(call_stream(call_id)),
             *await self._log.read_stream(transfer_stream(call_id)),
         ]
-        spelled = {call_id.encode(), json.dumps(call_id)[1:-1].encode()}
+        names_call = naming(call_id).search
         others: list[StoredEvent] = []
         in_pieces: list[StoredEvent] = []
         named: set[object] = set()
@@ -194,7 +213,7 @@ class Redactor:
             for one in page:
                 if one.stream in OWN_STREAMS:
                     continue
-                names_it = any(text in one.payload for text in spelled)
+                names_it = names_call(one.payload) is not None
                 whole = whole_of(one)
                 if whole is not None:
                     in_pieces.append(one)
@@ -209,8 +228,8 @@ class Redactor:
         """Make sure that no transfer's request is needed any more; the last position of their stream."""
         state = CallTransfers(call_id)
         for one in events:
-            if one.stream == transfer_stream(call_id) and (decoded := decode(one.kind, one.payload)):
-                state = evolve(state, one.position, *decoded)
+            if one.stream == transfer_stream(call_id) and (read := read_event(one)):
+                state = evolve(state, one.position, *read)
         for transfer in state.transfers.values():
             if transfer.is_live:
                 raise TransferUnderWay(call_id, transfer.id, transfer.state)
@@ -220,6 +239,20 @@ class Redactor:
         with database_errors():
             rows = await self._database.pool.fetch("SELECT codec, dictionary FROM log_codec ORDER BY codec")
         return [row["codec"] for row in rows if any(value.encode() in row["dictionary"] for value in values)]
+
+    async def _views_folded(self, call_id: str) -> None:
+        """Wait until every view has folded the call anew."""
+        end = await self._log.next_position() - 1
+        if not await self._engine.reached(end, timeout_s=REACHED_S):
+            raise DatabaseUnavailable("the views do not follow the log. Start the service, and redact again")
+        positions = [one["position"] for one in await list_redactions(self._log, call_id)]
+        with database_errors():
+            row = await self._database.pool.fetchrow(NOT_FOLDED, positions)
+        if row is not None:
+            raise CheckFailed(
+                f"the view {row['name']} still holds old values: it could not be folded ({row['reason']}). "
+                f"Run `calltrail rebuild {row['name']}`, then redact again"
+            )
 
     async def _clear_away(self) -> None:
         """Let Postgres forget the row versions that were replaced."""
@@ -257,17 +290,31 @@ async def list_redactions(log: EventLog, call_id: str | None = None) -> list[dic
     return found
 
 
+def naming(call_id: str) -> re.Pattern[bytes]:
+    """Finds the id where JSON has it, as a text of its own or as a part of a path, also in JSON cut short."""
+    spelled = {call_id.encode(), json.dumps(call_id)[1:-1].encode()}
+    return re.compile(rb"[\"/](?:%b)(?=[\"/\\?]|$)" % b"|".join(map(re.escape, sorted(spelled))))
+
+
+def read_event(stored: StoredEvent) -> tuple[Event, bytes] | None:
+    """The event and its body; None if it cannot be read."""
+    try:
+        return decode(stored.kind, stored.payload)
+    except msgspec.DecodeError:
+        return None
+
+
 def agent_of(stored: StoredEvent) -> str | None:
     """The agent that an event names."""
-    decoded = decode(stored.kind, stored.payload)
-    return getattr(decoded[0], "agent", None) if decoded else None
+    read = read_event(stored)
+    return getattr(read[0], "agent", None) if read else None
 
 
 def whole_of(stored: StoredEvent) -> object | None:
     """What an event is a piece of, if it is one: something too large for one event was cut into several."""
     if stored.kind not in {NotificationReceived.kind(), UnreadableReceived.kind()}:
         return None
-    match decode(stored.kind, stored.payload):
+    match read_event(stored):
         case (NotificationReceived(session=session, count=count, part=part, parts=parts), _) if parts > 1:
             return session, count - part
         case (UnreadableReceived(session=session, reason=reason), _):

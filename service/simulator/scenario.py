@@ -221,7 +221,7 @@ class Scenario:
             if hop.holds:
                 await self._hold(call, agent, hop.talk_s / 3)
             await self._pass(hop.talk_s)
-            target = self._seat(before) if hop.back else self._seat(None)
+            target = self._seat(before) if hop.back else self._skilled(hop.reason)
             if target is None or call.leg(agent) is None:
                 self._stand(target)
                 break
@@ -291,6 +291,12 @@ class Scenario:
             return None
         self._free.remove(agent)
         return agent
+
+    def _skilled(self, reason: str | None) -> str | None:
+        """Take a free agent who is there for this reason, the most senior first; anyone if there is none."""
+        reasons = list(REASONS)
+        team = list(self._desks)[reasons.index(reason) :: len(reasons)]
+        return self._seat(next((one for one in team if one in self._free), None))
 
     def _stand(self, agent: str | None) -> None:
         """Free an agent again."""

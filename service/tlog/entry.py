@@ -13,12 +13,13 @@ An entry has exactly one spelling: these keys in this order, no spaces, everythi
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import json
 import re
-from json.encoder import encode_basestring_ascii
 from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
 
 from service.errors import Malformed
 from service.tlog.encoding import LARGEST_SIZE, check_utf8, decode_hash
@@ -45,29 +46,37 @@ def commit(salt: bytes, payload: bytes) -> bytes:
     return hashlib.sha256(salt + payload).digest()
 
 
-def encode_entry(
-    *, position: int, event_id: str, stream: str, kind: str, recorded_at: str, commitment: bytes
+class _Spelling(msgspec.Struct, gc=False):
+    """The keys of an entry in their order; msgspec writes a UUID as text and bytes in base64."""
+
+    v: int
+    position: int
+    id: UUID | str
+    stream: str
+    kind: str
+    recorded_at: str
+    commitment: bytes
+
+
+_write = msgspec.json.Encoder().encode
+
+
+def encode_entry(  # noqa: PLR0917 the fields in their order
+    position: int, event_id: UUID | str, stream: str, kind: str, recorded_at: str, commitment: bytes
 ) -> bytes:
     """Return the bytes of an entry.
 
-    `event_id` is a UUID in its usual lower-case form, `recorded_at` UTC with microseconds
+    `event_id` is a UUID or its usual lower-case form, `recorded_at` UTC with microseconds
     (``2026-11-24T20:13:00.123456Z``), `commitment` 32 bytes. This runs for every event that is logged and
     trusts its caller about these; `Entry.decode` checks them.
     """
-    middle, end = entry_pieces(event_id=event_id, stream=stream, kind=kind, commitment=commitment)
-    return join_entry(position, middle, recorded_at, end)
+    entry = _write(_Spelling(1, position, event_id, stream, kind, recorded_at, commitment))
+    return entry if entry.isascii() and b"\x7f" not in entry else _escape(entry)
 
 
-def entry_pieces(*, event_id: str, stream: str, kind: str, commitment: bytes) -> tuple[bytes, bytes]:
-    """Return what of an entry can be made before its event has a place: for `join_entry`."""
-    text = encode_basestring_ascii
-    middle = f'"id":"{event_id}","stream":{text(stream)},"kind":{text(kind)},"recorded_at":"'
-    return middle.encode(), b'","commitment":"%b"}' % binascii.b2a_base64(commitment, newline=False)
-
-
-def join_entry(position: int, middle: bytes, recorded_at: str, end: bytes) -> bytes:
-    """Return the bytes of an entry from its `entry_pieces`."""
-    return b'{"v":1,"position":%d,%b%b%b' % (position, middle, recorded_at.encode(), end)
+def _escape(entry: bytes) -> bytes:
+    """Spell an entry with what is beyond ASCII, and the control character DEL, escaped."""
+    return json.dumps(json.loads(entry), separators=(",", ":")).encode()
 
 
 class Entry(NamedTuple):
@@ -81,7 +90,7 @@ class Entry(NamedTuple):
     commitment: bytes
 
     def encode(self) -> bytes:
-        return encode_entry(**self._asdict())
+        return encode_entry(*self)
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:

@@ -7,12 +7,14 @@ looks for evidence in the background, `work` is the table of what is still open.
 
 from service.transfers.command import TransferCommand, build_body, parse_command
 from service.transfers.decider import Abandon, Finding, Settle, State, Transfer
+from service.transfers.dispatcher import Client
 from service.transfers.handler import Outcome, TransferHandler
 from service.transfers.settler import Settler
 from service.transfers.work import Timing
 
 __all__ = [
     "Abandon",
+    "Client",
     "Finding",
     "Outcome",
     "Settle",

@@ -98,6 +98,7 @@ class Transfer:
     state: State = State.REQUESTED
     steps: int = 1
     attempts: int = 0
+    turn: UUID | None = None
     dispatched_position: int | None = None
     answer: Answer | None = None
     answered_as: State | None = None
@@ -178,10 +179,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """It is this transfer's turn."""
+    """It is this transfer's turn; `turn` names who takes it, and is never drawn twice."""
 
     transfer_id: UUID
     now: datetime
+    turn: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +276,8 @@ def check_open(transfer: Transfer, command: Settle | Abandon) -> None:
 
 def _follow_up(state: CallTransfers, transfer: Transfer, command: FollowUp) -> TransferStep | None:
     match command:
-        case Dispatch(now=now):
-            return _dispatch(state, transfer, now)
+        case Dispatch():
+            return _dispatch(state, transfer, command)
         case TakeAnswer(transfer_id, answer):
             return _judge(transfer_id, answer)
         case GiveUp(transfer_id, cause):
@@ -301,13 +303,13 @@ def _follow_up(state: CallTransfers, transfer: Transfer, command: FollowUp) -> T
             )
 
 
-def _dispatch(state: CallTransfers, transfer: Transfer, now: datetime) -> TransferStep | None:
+def _dispatch(state: CallTransfers, transfer: Transfer, command: Dispatch) -> TransferStep | None:
     if transfer.state is not State.REQUESTED or not state.is_free(but=transfer.id):
         return None
-    if transfer.request.expires_at is not None and now > transfer.request.expires_at:
+    if transfer.request.expires_at is not None and command.now > transfer.request.expires_at:
         message = "its time was over before it could be sent"
         return TransferRejected(transfer_id=transfer.id, http_status=None, message=message)
-    return TransferDispatched(transfer_id=transfer.id, attempt=transfer.attempts + 1)
+    return TransferDispatched(transfer_id=transfer.id, attempt=transfer.attempts + 1, turn=command.turn)
 
 
 def _judge(transfer_id: UUID, answer: Answer) -> TransferStep:
@@ -350,7 +352,7 @@ def evolve(state: CallTransfers, position: int, event: Event, body: bytes) -> Ca
 def _with(transfer: Transfer, position: int, event: TransferStep, body: bytes) -> Transfer:
     """`transfer` with what `event` brings besides the state."""
     if isinstance(event, TransferDispatched):
-        return replace(transfer, attempts=event.attempt, dispatched_position=position)
+        return replace(transfer, attempts=event.attempt, turn=event.turn, dispatched_position=position)
     if isinstance(event, TransferAccepted | TransferRejected | TransferInDoubt) and event.http_status:
         answer = Answer.of(event.http_status, event.content_type, body)
         answered_as = None if transfer.state is State.IN_DOUBT else transfer.state

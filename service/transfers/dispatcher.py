@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from uuid import UUID
+from typing import Protocol
+from uuid import UUID, uuid4
 
 from service.errors import DatabaseUnavailable, GwsError, NotSent
-from service.gws import GwsClient
+from service.gws import Answer
 from service.loops import Loop
 from service.postgres import database_errors
 from service.transfers import work
@@ -38,15 +39,48 @@ AT_ONCE = 64  # transfers from the queue that run at the same time in one proces
 LONGEST_WAIT_S = 5.0
 
 
-class Dispatcher:
-    """Sends for `agents`, the REST clients by user name. `queue` is its background loop."""
+class Client(Protocol):
+    """GWS as one agent sees it, as far as transfers go; `GwsClient` is one."""
 
-    def __init__(self, journal: Journal, agents: Mapping[str, GwsClient]) -> None:
+    async def command_call(
+        self, call_id: str, body: bytes, *, may_send: Callable[[], Awaitable[bool]]
+    ) -> Answer: ...
+
+    async def call(self, call_id: str) -> Answer: ...
+
+
+class Dispatcher:
+    """Sends for `agents`, the REST clients by user name. `queue` is its background loop.
+
+    A client can come with a transfer (`lent`). It is used for that one alone, and sends it at once or never:
+    the queue does not have it.
+    """
+
+    def __init__(self, journal: Journal, agents: Mapping[str, Client]) -> None:
+        self._lent: dict[UUID, Client] = {}
         self.journal = journal
         self.agents = agents
         self.queue = Loop("transfer queue", self._work_off)
         self._running: dict[UUID, asyncio.Task[CallTransfers]] = {}
         self._claims = Claims(journal)
+
+    @contextmanager
+    def lent(self, transfer_id: UUID, client: Client | None) -> Iterator[None]:
+        """Have a transfer's own client while this lasts, and after it while evidence may be asked for."""
+        if client is None:
+            yield
+            return
+        self._lent[transfer_id] = client
+        timing = self.journal.timing
+        keep_s = timing.answer_s + timing.lease_s + 2 * timing.settle_s
+        try:
+            yield
+        finally:
+            asyncio.get_running_loop().call_later(keep_s, self._lent.pop, transfer_id, None)
+
+    def client_for(self, transfer: Transfer) -> Client | None:
+        """The client that sends a transfer, and asks for evidence of it."""
+        return self._lent.get(transfer.id) or self.agents.get(transfer.request.agent)
 
     async def stop(self) -> None:
         """Let the requests that are under way come to their end."""
@@ -71,8 +105,9 @@ class Dispatcher:
         return task
 
     def _ended(self, transfer_id: UUID, task: asyncio.Task[CallTransfers]) -> None:
-        self._running.pop(transfer_id, None)
-        self._claims.drop(transfer_id)
+        if self._running[transfer_id] is task:
+            del self._running[transfer_id]
+            self._claims.drop(transfer_id)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Its answer stays unrecorded; when the claim is over it is found in doubt.
             logger.error("a transfer could not be recorded", extra={"transfer": transfer_id}, exc_info=error)
@@ -82,12 +117,15 @@ class Dispatcher:
         return await self.journal.record(state, await self._send(transfer))
 
     async def _send(self, transfer: Transfer) -> FollowUp:
-        client = self.agents[transfer.request.agent]
+        client = self.client_for(transfer)
+        if client is None:
+            return NothingSent(transfer.id, "nobody is there any more to send it", attempts=1)
         holds = partial(self._claims.holds, transfer.id)
         try:
             answer = await client.command_call(transfer.request.call_id, transfer.body, may_send=holds)
         except NotSent as error:
-            return NothingSent(transfer.id, str(error), self.journal.timing.attempts)
+            attempts = 1 if transfer.id in self._lent else self.journal.timing.attempts
+            return NothingSent(transfer.id, str(error), attempts)
         except GwsError as error:
             return GiveUp(transfer.id, str(error))
         return TakeAnswer(transfer.id, answer)
@@ -126,9 +164,11 @@ class Dispatcher:
             )
         for row in rows:
             self._claims.hold(row["transfer_id"], claimed_at)
-        return [
-            self._run(row["transfer_id"], self._take_turn(row["call_id"], row["transfer_id"])) for row in rows
-        ]
+        return [self._begin(row["call_id"], row["transfer_id"]) for row in rows]
+
+    def _begin(self, call_id: str, transfer_id: UUID) -> asyncio.Task[CallTransfers]:
+        before = self._running.get(transfer_id)
+        return self._run(transfer_id, self._take_turn(call_id, transfer_id, before))
 
     async def _until_due(self) -> float:
         """The seconds until the next transfer is due; not more than LONGEST_WAIT_S, should no word come."""
@@ -136,14 +176,22 @@ class Dispatcher:
             due_in_s = await self.journal.database.pool.fetchval(work.NEXT_CLAIM, list(self.agents))
         return LONGEST_WAIT_S if due_in_s is None else min(LONGEST_WAIT_S, max(0.001, due_in_s))
 
-    async def _take_turn(self, call_id: str, transfer_id: UUID) -> CallTransfers:
-        """Dispatch a claimed transfer, and send it if it was still to be sent."""
-        claimed_at = asyncio.get_running_loop().time()
+    async def _take_turn(
+        self, call_id: str, transfer_id: UUID, before: asyncio.Task[CallTransfers] | None
+    ) -> CallTransfers:
+        """Dispatch a claimed transfer, and send it if it was still to be sent and nobody else has begun.
+
+        A claim may run out before its transfer is dispatched, and then others claim it, this process too:
+        `before` is what it began with an earlier claim.
+        """
+        if before is not None:
+            await asyncio.wait([before])
+        claimed_at, turn = asyncio.get_running_loop().time(), uuid4()
         state = await self.journal.record(
-            await self.journal.load(call_id), Dispatch(transfer_id, datetime.now(UTC))
+            await self.journal.load(call_id), Dispatch(transfer_id, datetime.now(UTC), turn)
         )
         transfer = state.transfers[transfer_id]
-        if transfer.state is not State.DISPATCHED:
+        if transfer.state is not State.DISPATCHED or transfer.turn != turn:
             return state
         self._claims.hold(transfer_id, claimed_at)
         return await self._attempt(state, transfer)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from service.errors import AppendConflict, BadCommand, KeyBusy, KeyReused, NotAuthenticated
+from service.errors import AppendConflict, BadCommand, CallBusy, KeyBusy, KeyReused, NotAuthenticated
 from service.events import (
     CommandRefused,
     TransferKeyClaimed,
@@ -23,7 +23,7 @@ from service.events import (
     encode,
     key_stream,
 )
-from service.gws import GwsClient, dialect
+from service.gws import dialect
 from service.log import Condition, EventLog, NewEvent, Producer
 from service.postgres import Database
 from service.transfers.command import TransferCommand
@@ -37,7 +37,7 @@ from service.transfers.decider import (
     Transfer,
     check_open,
 )
-from service.transfers.dispatcher import Dispatcher
+from service.transfers.dispatcher import Client, Dispatcher
 from service.transfers.evidence import Seen, Sight
 from service.transfers.journal import KEY_COUNT, Extra, Journal
 from service.transfers.work import Timing
@@ -58,7 +58,7 @@ class TransferHandler:
     """Takes commands. `agents` are the REST clients by user name."""
 
     def __init__(
-        self, database: Database, log: EventLog, agents: Mapping[str, GwsClient], timing: Timing
+        self, database: Database, log: EventLog, agents: Mapping[str, Client], timing: Timing
     ) -> None:
         self.journal = Journal(database, log, timing)
         self.dispatcher = Dispatcher(self.journal, agents)
@@ -68,11 +68,14 @@ class TransferHandler:
         """Let the requests that are under way come to their end."""
         await self.dispatcher.stop()
 
-    async def transfer(self, command: TransferCommand, *, wait_s: float | None = None) -> Outcome:
+    async def transfer(
+        self, command: TransferCommand, *, wait_s: float | None = None, through: Client | None = None
+    ) -> Outcome:
         """Carry out `command`, or give back the outcome of the request that it repeats.
 
         It waits for GWS's answer. With `wait_s` (seconds) the command is queued and so long waited for; then
-        it is given back as it stands, be it only requested.
+        it is given back as it stands, be it only requested. With `through` that client sends it and asks for
+        evidence of it, whoever is configured; what would have to wait for its turn is then refused.
 
         Raises:
             NotAuthenticated: the agent is not one of ours.
@@ -83,11 +86,19 @@ class TransferHandler:
             OutcomeUnknown: whether it was dispatched is unknown; ask again with the same key.
 
         """
-        if command.agent not in self.agents:
+        if through is None and command.agent not in self.agents:
             raise NotAuthenticated(f"agent {command.agent} is not configured")
         producer = Producer.new()
+        with self.dispatcher.lent(producer.key, through):
+            return await self._transfer(command, producer, wait_s, may_queue=through is None)
+
+    async def _transfer(
+        self, command: TransferCommand, producer: Producer, wait_s: float | None, *, may_queue: bool
+    ) -> Outcome:
         state = CallTransfers(command.call_id)  # nothing has been before; where something has, it conflicts
         while True:
+            if not may_queue:
+                check_free(state)
             claimed_at = asyncio.get_running_loop().time()
             try:
                 state = await self._claim(state, command, producer, at_once=wait_s is None)
@@ -217,3 +228,15 @@ def warnings(command: TransferCommand, leg: Sight | None) -> tuple[str, ...]:
     if leg.number == command.destination:
         found.append("the destination is the agent's own number")
     return tuple(found)
+
+
+def check_free(state: CallTransfers) -> None:
+    """Refuse what would have to wait for its turn.
+
+    Raises:
+        CallBusy: a transfer of the call waits for GWS's answer, or for its turn.
+
+    """
+    for transfer in state.transfers.values():
+        if transfer.state in UNANSWERED:
+            raise CallBusy(state.call_id, transfer.id)

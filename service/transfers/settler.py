@@ -167,7 +167,7 @@ class Settler:
     async def _ask(self, transfer: Transfer) -> Seen | None:
         """Ask GWS for the call and record what it says: evidence has a position. None: it does not answer."""
         request = transfer.request
-        client = self._handler.agents.get(request.agent)
+        client = self._handler.dispatcher.client_for(transfer)
         if client is None:
             return None
         try:

@@ -79,11 +79,14 @@ FROM transfer_work w
 WHERE w.state = 'requested' AND w.agent = ANY($1::text[]) AND NOT EXISTS (
     SELECT 1 FROM transfer_work o
     WHERE o.call_id = w.call_id AND o.transfer_id <> w.transfer_id AND (
-        o.state = 'dispatched' OR (o.state = 'requested' AND o.transfer_id < w.transfer_id)
+        o.state = 'dispatched' OR (o.state = 'requested' AND o.dispatched_position < w.dispatched_position)
     )
 )
 """
-"""Transfers to be sent for these agents that are the first of their call: per call one at a time."""
+"""Transfers to be sent for these agents that are the first of their call: per call one at a time.
+
+First in the log, as the decider has it; ids are drawn before, and by the clocks of several machines.
+"""
 
 CLAIM = f"""
 UPDATE transfer_work SET owner = $2, due_at = clock_timestamp() + make_interval(secs => $3)

@@ -24,6 +24,7 @@ from service.web.words import document_text, told, urlpart
 RECENT_EVENTS = 400
 RECENT_CALLS = 25
 AROUND = 40  # steps listed before and after the one looked at
+DIGITS = 10  # beyond them no call has a step of that number
 
 EVENTS_OF_CALL = """
 SELECT position, recorded_at, kind FROM event_log
@@ -107,7 +108,7 @@ async def chosen(log: EventLog, steps: Sequence[Step], step: str | None, at: str
 
     """
     if step is not None:
-        if not step.isdecimal() or not 1 <= int(step) <= len(steps):
+        if not (step.isdecimal() and len(step) < DIGITS and 1 <= int(step) <= len(steps)):
             raise BadInput("step", f"is {step[:20]!r}", f"Write 1 to {len(steps)}")
         return int(step)
     position = await resolve(log, at)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from service.analytics import Bucket, Count, HourOfWeek, Pair, Point, TalkTime
 
 STEPS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
-MOST_COLUMNS = 120
+MOST_COLUMNS = 750
 
 
 class Column(NamedTuple):
@@ -44,22 +44,28 @@ def next_bucket(begins: datetime, bucket: Bucket) -> datetime:
     return begins + STEPS[bucket]
 
 
-def buckets_between(first: datetime, last: datetime, bucket: Bucket) -> list[datetime]:
-    """The beginnings of the buckets from the first to the last, at most the last MOST_COLUMNS."""
-    found = [first]
+def buckets_of(points: Sequence[Point], bucket: Bucket) -> list[datetime]:
+    """The beginnings of the buckets from the first point to the last, at most the last MOST_COLUMNS."""
+    if not points:
+        return []
+    last = max(point.begins for point in points)
+    found = [min(point.begins for point in points)]
     while found[-1] < last:
         found.append(next_bucket(found[-1], bucket))
     return found[-MOST_COLUMNS:]
 
 
 def rows_over_time(
-    counts: Sequence[Count], points: Sequence[Point], bucket: Bucket, *, width: float, height: float
+    counts: Sequence[Count],
+    points: Sequence[Point],
+    begins: Sequence[datetime],
+    bucket: Bucket,
+    *,
+    width: float,
+    height: float,
 ) -> list[Row]:
-    """A row for each value, all with the same columns and the same scale."""
-    if not points:
-        return []
-    begins = buckets_between(min(p.begins for p in points), max(p.begins for p in points), bucket)
-    most = max(point.transfers for point in points)
+    """A row for each value, all with the same columns, which begin at `begins`, and the same scale."""
+    most = max((point.transfers for point in points), default=1)
     total = sum(count.transfers for count in counts)
     known = {(point.value, point.begins): point.transfers for point in points}
     step = width / max(len(begins), 12)

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from service import __version__
 from service.api.problems import STATUS, as_bad_input
-from service.errors import CalltrailError
+from service.errors import BadInput, CalltrailError
 from service.web import words
 
 HERE = Path(__file__).parent
@@ -133,3 +133,18 @@ def address(path: str, query: Iterable[tuple[str, object]]) -> str:
 def asked(request: Request, name: str) -> str | None:
     """A parameter of the query string; None if it is missing or empty."""
     return request.query_params.get(name) or None
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """The body of a request.
+
+    Raises:
+        BadInput: it has more than `most` bytes; the rest is not read.
+
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise BadInput("body", f"has more than {most:,} bytes", "Use calltrail's command line for it")
+    return bytes(body)

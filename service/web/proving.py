@@ -26,6 +26,7 @@ from service.tlog.note import Note
 from service.tlog.plans import root_plan
 from service.tlog.proof_file import TlogProof
 from service.tlog.tiles import TILE_WIDTH, BundleId, decode_bundle
+from service.web.frame import read_body
 from service.web.words import document_text
 
 LARGEST_FILE = 64 * 1024 * 1024
@@ -163,15 +164,11 @@ async def uploaded_file(request: Request) -> bytes:
         BadInput: the form has none, or it is too large.
 
     """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_FILE:
-            raise BadInput("file", f"has more than {LARGEST_FILE >> 20} MiB", "Use calltrail verify FILE")
+    body = await read_body(request, LARGEST_FILE)
     form = Message()
     form["Content-Type"] = request.headers.get("content-type", "")
     boundary = form.get_boundary()
-    for part in bytes(body).split(b"--" + boundary.encode()) if boundary else ():
+    for part in body.split(b"--" + boundary.encode()) if boundary else ():
         head, _, content = part.partition(b"\r\n\r\n")
         if b'name="file"' in head and (content := content.removesuffix(b"\r\n")):
             return content

@@ -136,11 +136,13 @@ async def reasons_data(
         hour_of_week(database, wanted),
         data_quality(database, wanted),
     )
+    begins = charts.buckets_of(points, chosen)
     return {
         "bucket": chosen,
+        "bucket_count": len(begins),
         "rate": rate[0],
         "quality": quality,
-        "rows": charts.rows_over_time(counts, points, chosen, width=560, height=32),
+        "rows": charts.rows_over_time(counts, points, begins, chosen, width=560, height=32),
         "sankey": charts.sankey(flows, left=120, right=960),
         "pairs": flows,
         "pairs_shown": sum(pair.transfers for pair in flows),

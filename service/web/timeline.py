@@ -19,6 +19,7 @@ WIDTH, LEFT, RIGHT = 1120.0, 130.0, 24.0
 TOP, LANE, BAR, SPAN = 30.0, 46.0, 18.0, 22.0
 LEAST = 0.6  # what two events at the same instant are apart, as √seconds
 TICK_ROOM = 92.0
+LABEL = 280.0  # room that a transfer's label needs
 
 STATE_CLASSES = {RINGING: "ringing", "Dialing": "ringing", ESTABLISHED: "established", HELD: "held"}
 
@@ -43,12 +44,17 @@ class Lane(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A transfer: its span above the lanes, and the arrow from leg to leg, if the call went so."""
+    """A transfer: its span above the lanes, and the arrow from leg to leg, if the call went so.
+
+    Its label stands in a long span, else beside it where there is room.
+    """
 
     transfer: Mapping[str, Any]
     y: float
     x: float
     width: float
+    label_x: float
+    anchor: str
     arrow: str | None
     head: str | None
 
@@ -144,7 +150,14 @@ def move(
         )
         back = -6 if down else 6
         head = f"M{arrival:.1f} {tip:.1f}l-4 {back}h8z"
-    return Move(transfer, TOP + SPAN * number, begin, max(end - begin, 6.0), arrow, head)
+    width = max(end - begin, 6.0)
+    if width > LABEL:
+        label_x, anchor = begin + 8, "start"
+    elif begin + width + LABEL < WIDTH:
+        label_x, anchor = begin + width + 8, "start"
+    else:
+        label_x, anchor = begin - 8, "end"
+    return Move(transfer, TOP + SPAN * number, begin, width, label_x, anchor, arrow, head)
 
 
 def place_of(position: int, positions: Sequence[int], xs: Sequence[float]) -> float:

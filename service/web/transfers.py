@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from typing import Any, cast
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
 
-from service.analytics import UNKNOWN, TransferFilter, reasons_known
+from service.analytics import TransferFilter, reasons_known
 from service.api.exports import MEDIA_TYPES, ExportRequest, exported
 from service.api.filters import Filter
 from service.api.services import Services
@@ -19,11 +19,11 @@ from service.errors import BadInput, NotFound
 from service.events import CATALOGUE, TransferStep
 from service.web.copying import curl, sql
 from service.web.forms import form_of
-from service.web.frame import Frame, asked
+from service.web.frame import Frame, asked, read_body
 from service.web.trust import check_origin
 
 PAGE = 50
-EXPORTABLE = frozenset({"since", "until", "agent", "destination", "reason", "outcome"})
+LARGEST_FORM = 20_000  # bytes
 OUTCOMES = (
     *(kind.step for kind in CATALOGUE.values() if issubclass(kind, TransferStep)),
     "observed",
@@ -49,17 +49,17 @@ def transfer_pages(services: Services, frame: Frame) -> APIRouter:
             {
                 **data,
                 **form_of(wanted),
-                "exportable": can_export(wanted),
+                "query": urlencode(wanted.as_query()),
                 "ways": ways,
                 "live": cursor is None,
             },
         )
 
     @router.post("/transfers/export")
-    async def export(request: Request) -> Response:
+    async def export(request: Request, wanted: Filter) -> Response:
         check_origin(request)
-        body = (await request.body()).decode(errors="replace")
-        return await exported(services, read_export(dict(parse_qsl(body))))
+        body = await read_body(request, LARGEST_FORM)
+        return await exported(services, read_export(dict(parse_qsl(body.decode(errors="replace")))), wanted)
 
     @router.get("/transfers/{transfer_id}")
     async def transfer(request: Request, transfer_id: str) -> Response:
@@ -92,11 +92,6 @@ async def transfers_data(
         "outcomes": OUTCOMES,
         "formats": tuple(MEDIA_TYPES),
     }
-
-
-def can_export(wanted: TransferFilter) -> bool:
-    """Whether an export can be of the same transfers."""
-    return all(name in EXPORTABLE and value != UNKNOWN for name, value in wanted.given())
 
 
 def read_export(fields: dict[str, str]) -> ExportRequest:

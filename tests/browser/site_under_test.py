@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import aiohttp
+from databases import execute
 from day import Day
 from pydantic import SecretStr
 from sqlalchemy.engine import URL
@@ -54,8 +55,6 @@ class Site:
 @asynccontextmanager
 async def open_site(server: URL, template: str, data_dir: Path, *, calls: int) -> AsyncIterator[Site]:
     """The service on a database of its own, once `calls` calls have come and gone."""
-    from conftest import execute
-
     name = f"site_{uuid4().hex}"
     await execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     try:

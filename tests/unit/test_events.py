@@ -41,7 +41,7 @@ def example_of(wanted: object) -> object:
         return str(SESSION)
     if wanted is datetime:
         return datetime(2026, 11, 24, tzinfo=UTC).isoformat()
-    examples: dict[object, object] = {int: 7, bool: True, str: "x"}
+    examples: dict[object, object] = {int: 7, float: 7.5, bool: True, str: "x"}
     return examples.get(wanted, None if type(None) in get_args(wanted) else ())
 
 

@@ -1,4 +1,4 @@
-"""Runs the engine on the database that is named, until it is killed."""
+"""Runs the engine on the database that is named and says each position reached, until it is killed."""
 
 import asyncio
 import sys
@@ -13,9 +13,11 @@ async def main() -> None:
         engine = Engine(database, log, catalogue())
         engine.loop.start()
         await engine.loop.ready.wait()
-        sys.stdout.write("leading\n")
-        sys.stdout.flush()
-        await asyncio.Event().wait()
+        while True:
+            position = min((await engine.positions()).values())
+            sys.stdout.write(f"{position}\n")
+            sys.stdout.flush()
+            await engine.reached(position + 1, timeout_s=60)
 
 
 asyncio.run(main())

@@ -6,12 +6,13 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from projecting import append, caught_up
 
-from service.log import EventLog
+from service.log import EventLog, NewEvent
 from service.postgres import Database
 from service.projections import Engine, Rebuilder, catalogue
 
@@ -39,30 +40,31 @@ async def test_an_engine_that_is_killed_again_and_again_folds_each_event_once(
     source = (await append(log, 500, live=20, agents=30)).events()
     rng = random.Random(kills)
     for _ in range(kills):
+        before = await database.pool.fetchval("SELECT max(position) FROM projection")
         process = await start(database, str(PROGRAM))
         feeding = asyncio.create_task(feed(log, source))
-        before = await database.pool.fetchval("SELECT max(position) FROM projection")
-        async with asyncio.timeout(20):
-            wanted = (before or 0) + rng.randrange(1, 900)
-            await until_folded(database, wanted)
+        await says(process, (before or 0) + rng.randrange(1, 900))
         await kill(process)
-        feeding.cancel()
+        await feeding
     engine = Engine(database, log, catalogue())
     engine.loop.start()
-    async with asyncio.timeout(10):
-        await caught_up(engine, log)
+    await caught_up(engine, log)
     await engine.loop.stop()
     assert (await Rebuilder(database, log).rebuild(ALL, check=True)).different == SAME
 
 
-async def until_folded(database: Database, position: int) -> None:
-    while (await database.pool.fetchval("SELECT max(position) FROM projection") or -1) < position:  # noqa: ASYNC110 another process's doing
-        await asyncio.sleep(0.001)
+async def says(process: asyncio.subprocess.Process, position: int) -> None:
+    """Wait until the program says that it has durably reached `position`."""
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        while int(line := await process.stdout.readline()) < position:
+            assert line
 
 
-async def feed(log: EventLog, source: itertools.chain[object]) -> None:
-    while True:
-        await log.append([next(source) for _ in range(40)])  # type: ignore[misc]
+async def feed(log: EventLog, source: Iterator[NewEvent]) -> None:
+    """More than any engine is waited for to fold."""
+    for _ in range(25):
+        await log.append(list(itertools.islice(source, 40)))
 
 
 async def test_another_engine_takes_over_within_seconds(database: Database, log: EventLog) -> None:
@@ -70,7 +72,7 @@ async def test_another_engine_takes_over_within_seconds(database: Database, log:
     process = await start(database, str(PROGRAM))
     assert process.stdout is not None
     async with asyncio.timeout(20):
-        await process.stdout.readline()
+        await process.stdout.readline()  # it leads
         other = Engine(database, log, catalogue())
         other.loop.start()
         await kill(process)
@@ -82,17 +84,21 @@ async def test_another_engine_takes_over_within_seconds(database: Database, log:
 
 REBUILD = """
 import asyncio, sys
-import service.projections.worker as worker
+import service.projections.building as building
 from service.log import open_log
 from service.postgres import open_pools, parse_url
 from service.projections import Rebuilder, catalogue
 
-async def main():
-    async with open_pools(parse_url(sys.argv[1])) as database, open_log(database, max_payload_bytes=1) as log:
-        names = [projection.name for projection in catalogue()]
-        await Rebuilder(database, log, shares=int(sys.argv[2])).rebuild(names)
+def say(done, total):
+    print(done - 1, flush=True)
 
-worker.FLUSH, worker.PAGE = 500, 250
+async def main():
+    url = parse_url(sys.argv[-1])
+    async with open_pools(url) as database, open_log(database, max_payload_bytes=1) as log:
+        names = [projection.name for projection in catalogue()]
+        await Rebuilder(database, log, shares=int(sys.argv[1])).rebuild(names, progress=say)
+
+building.FLUSH, building.PAGE = 500, 250
 asyncio.run(main())
 """
 
@@ -101,19 +107,13 @@ asyncio.run(main())
 async def test_a_rebuild_that_is_killed_in_the_middle_goes_on_where_it_was(
     database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch, shares: int
 ) -> None:
-    monkeypatch.setattr("service.projections.worker.FLUSH", 500)
+    monkeypatch.setattr("service.projections.building.FLUSH", 500)
     await append(log, 8_000, live=50, agents=60)
     engine = Engine(database, log, catalogue())
     engine.loop.start()
     await caught_up(engine, log)
-    url = database.url.render_as_string(hide_password=False)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", REBUILD, url, str(shares), env=os.environ | {"PYTHONPATH": "."}
-    )
-    async with asyncio.timeout(30):
-        while not await database.pool.fetchval(BEGUN):
-            assert process.returncode is None
-            await asyncio.sleep(0.001)
+    process = await start(database, "-c", REBUILD, str(shares))
+    await says(process, 400)
     await kill(process)
     left = await database.pool.fetchval("SELECT max(position) FROM projection_rebuild")
     assert left is not None
@@ -127,6 +127,3 @@ async def test_a_rebuild_that_is_killed_in_the_middle_goes_on_where_it_was(
     assert report.different == SAME
     assert report.swapped
     assert await database.pool.fetchval("SELECT count(*) FROM projection_rebuild") == 0
-
-
-BEGUN = "SELECT coalesce(max(position), -1) >= 400 FROM projection_rebuild"

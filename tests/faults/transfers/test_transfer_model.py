@@ -2,8 +2,10 @@
 
 Hypothesis makes the schedules. Nothing runs by itself: each rule is one step (a request, a turn of the queue,
 a round of the settler, a notification that arrives, time that passes), on a real Postgres and beside a
-simulated GWS. The model knows when a request must reach GWS, and predicts it exactly; what GWS then did, the
-simulator knows; and what is on record must fit both after every step.
+simulated GWS. A step ends when what it brings about is a fact, and no lease, window or time-out ends but by
+the step in which time passes, so that a machine's load changes nothing. The model knows when a request must
+reach GWS, and predicts it exactly; what GWS then did, the simulator knows; and what is on record must fit
+both after every step.
 """
 
 from __future__ import annotations
@@ -59,7 +61,21 @@ DESTINATIONS = tuple(str(15002 + number) for number in range(6))
 LENGTH = 24  # steps of a schedule at most
 CALLS = 2
 NOBODY = "http://127.0.0.1:9"
-TIMING = Timing(answer_s=30.0, settle_s=30.0, wait_s=0.02, lease_s=30.0, attempts=3, first_pause_s=0.0)
+EXPIRE = "UPDATE transfer_work SET due_at = now() - interval '1 hour'"
+ITSELF, ANOTHER = "itself", "another process"
+SLOW = (None, None, ITSELF, ANOTHER)
+HOUR_S = 3_600.0  # does not pass by itself
+TIMING = Timing(
+    answer_s=HOUR_S,
+    settle_s=HOUR_S,
+    wait_s=0.02,
+    lease_s=HOUR_S,
+    attempts=3,
+    first_pause_s=HOUR_S,
+    patience_s=HOUR_S,
+    watch_s=HOUR_S,
+)
+DEADLINE_S = 60.0  # of one step
 
 NEVER, BEFORE, UNSENT, CONNECTED, SENT, ANSWERED, DURABLE = (
     "no crash",
@@ -98,13 +114,17 @@ class Crash(Exception):
 
 
 class Plan:
-    """Where the process crashes, whether GWS can be reached, and who is stopped before the last check."""
+    """Where the process crashes, whether GWS can be reached, and who is stopped before which step.
+
+    `stall` stops before the last check; `slow` are processes (by owner) that stop before they dispatch.
+    """
 
     def __init__(self) -> None:
         self.crash = NEVER
         self.reachable = True
         self.stall: asyncio.Event | None = None
         self.stalled = asyncio.Event()
+        self.slow: dict[UUID, asyncio.Event] = {}
 
     def at(self, point: str) -> None:
         if self.crash == point:
@@ -116,6 +136,8 @@ class CrashingJournal(Journal):
 
     async def apply(self, state: CallTransfers, command: Command, *extras: Extra) -> CallTransfers:
         sends = isinstance(command, Request | Dispatch)
+        if isinstance(command, Dispatch) and self.owner in self.plan.slow:
+            await self.plan.slow[self.owner].wait()
         if sends:
             self.plan.at(BEFORE)
         if isinstance(command, Settle):
@@ -147,7 +169,9 @@ class CrashingClient(GwsClient):
         self.base_url = self.simulator.url if plan.reachable else NOBODY
         sending = asyncio.ensure_future(super().command_call(call_id, body, may_send=check))
         if crash == SENT and plan.reachable:
-            await self.simulator.until(lambda: sending.done() or arrived(self.simulator, call_id, body))
+            await self.simulator.until(
+                lambda: sending.done() or arrived(self.simulator, call_id, body), within_s=DEADLINE_S
+            )
             sending.cancel()
         answer = (await asyncio.gather(sending, return_exceptions=True))[0]
         if crash in {CONNECTED, SENT, ANSWERED} and plan.reachable:
@@ -213,7 +237,10 @@ class Schedule(RuleBasedStateMachine):
     """One schedule, on calls of its own."""
 
     world: ClassVar[World]
-    run: ClassVar[Callable[[Coroutine[Any, Any, Any]], Any]]
+    runner: ClassVar[asyncio.Runner]
+
+    def run(self, step: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(asyncio.wait_for(step, DEADLINE_S))
 
     @initialize()
     def begin(self) -> None:
@@ -225,6 +252,7 @@ class Schedule(RuleBasedStateMachine):
         self.session = Producer.new().key
         self.seen = self.run(self.world.log.next_position()) - 1
         self.first = self.seen
+        self.run(self.world.database.pool.execute("DELETE FROM transfer_work"))  # what a failed one left
         self.restart()
         self.run(self._place_calls())
 
@@ -373,30 +401,44 @@ class Schedule(RuleBasedStateMachine):
         self._told(one, outcome)
         self.world.tally["replayed"] += 1
 
-    @rule(crash=CRASHES, reachable=st.sampled_from((True, True, False)))
-    def queue(self, *, crash: str, reachable: bool) -> None:
-        """The queue works off what is due."""
+    @rule(crash=CRASHES, reachable=st.sampled_from((True, True, False)), slow=st.sampled_from(SLOW))
+    def queue(self, *, crash: str, reachable: bool, slow: str | None) -> None:
+        """The queue works off what is due; perhaps somebody claimed it before and was slow."""
         self.plan.crash, self.plan.reachable = crash, reachable
-        self.run(self._queue())
+        self.run(self._queue(slow if reachable else None))
         if self.plan.crash != NEVER:
             self.restart()
 
-    async def _queue(self) -> None:
+    async def _queue(self, slow: str | None = None) -> None:
         turns = [turn for call in self.calls if (turn := call.next_waiting()) is not None]
-        tasks = await self.handler.dispatcher.take_up(64)
-        assert len(tasks) == len(turns), "the queue takes the first of each call, one at a time"
+        tasks = []
+        if slow is not None:
+            first = self.handler if slow == ITSELF else self.world.process()
+            gate = self.plan.slow[first.journal.owner] = asyncio.Event()
+            tasks += await self._take_up(first, turns)
+            self.world.tally[f"slow: {slow}"] += len(tasks)
+        tasks += await self._take_up(self.handler, turns)
+        if slow is not None:
+            gate.set()
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in tasks:
             if (crash := task.exception()) is not None:
                 assert isinstance(crash, Crash), crash
                 self.world.tally[f"crash {crash}"] += 1
         for turn in turns:
-            if self.plan.crash == BEFORE:
-                turn.claim_over = False
-                await self._expire(turn.command.call_id)  # its claim must run out before others may take it
-            else:
+            if self.plan.crash != BEFORE:
                 self._sent(turn)
             self.world.tally["sent from the queue"] += 1
+
+    async def _take_up(
+        self, process: TransferHandler, turns: list[Expected]
+    ) -> list[asyncio.Task[CallTransfers]]:
+        """Let a process claim what waits; pauses, and the claims of those who did not go on, are over."""
+        await self.world.database.pool.execute(f"{EXPIRE} WHERE state = 'requested'")
+        tasks = await process.dispatcher.take_up(64)
+        taken, first = {task.get_name() for task in tasks}, {f"transfer {turn.transfer_id}" for turn in turns}
+        assert taken == first, "the queue takes the first of each call, one at a time"
+        return tasks
 
     @rule()
     def wake_up(self) -> None:
@@ -414,6 +456,7 @@ class Schedule(RuleBasedStateMachine):
             if one.phase == "answered":
                 self.world.tally["woken up after it was taken over"] += 1
             elif one.claim_over:
+                one.claim_over = False
                 one.attempts += 1
                 one.phase = "waiting" if one.attempts < TIMING.attempts else "answered"
             else:
@@ -431,24 +474,33 @@ class Schedule(RuleBasedStateMachine):
                 one.claim_over = one.phase == "unanswered"
 
     async def _expire(self, call_id: str) -> None:
-        await self.world.database.pool.execute(
-            "UPDATE transfer_work SET due_at = now() - interval '1 second' WHERE call_id = $1", call_id
-        )
+        await self.world.database.pool.execute(f"{EXPIRE} WHERE call_id = $1", call_id)
 
     @rule(crash=st.sampled_from((NEVER, NEVER, SETTLING)))
     def settle(self, crash: str = NEVER) -> None:
-        """The settler makes a round, perhaps its successor another; a claim that is over is taken over."""
+        """The settler makes its rounds, perhaps its successor goes on; a claim that is over is taken over."""
         self.plan.crash = crash
         try:
-            self.seen = self.run(self.settler.look(self.seen))
+            self.run(self._settle())
         except Crash:
             self.world.tally[f"crash {SETTLING}"] += 1
             self.restart()
-            self.seen = self.run(self.settler.look(self.seen))
+            self.run(self._settle())
         self.plan.crash = NEVER
         for one in (one for call in self.calls for one in call.transfers if one.claim_over):
             one.phase, one.claim_over = "answered", False
             self.world.tally["taken over"] += 1
+
+    async def _settle(self) -> None:
+        """Rounds until all is taken over: of two of a call that move at once one waits for the next round."""
+        left = True
+        while left:
+            self.seen = await self.settler.look(self.seen)
+            transfers = [(call, one) for call in self.calls for one in await self._transfers(call)]
+            left = any(
+                transfer.state is State.DISPATCHED and self._expected(call, transfer).claim_over
+                for call, transfer in transfers
+            )
 
     @rule(which=st.integers(0, 30), times=st.sampled_from((1, 1, 1, 0, 2)))
     def notify(self, which: int, times: int) -> None:
@@ -563,8 +615,8 @@ class Schedule(RuleBasedStateMachine):
             self.plan.crash, self.plan.reachable = NEVER, True
             self.run(self._queue())
         self.notify_all()
-        for _ in range(2):
-            self.settle()
+        for crash in (SETTLING, NEVER):
+            self.settle(crash)
             self.time_passes()
         self.settle()
         self.record_fits()
@@ -602,7 +654,7 @@ async def world(url: URL) -> AsyncIterator[World]:
 def test_whatever_happens_the_record_is_true(database_url: URL, schedules: int, number: int) -> None:
     with asyncio.Runner() as runner:
         opened = world(database_url)
-        Schedule.world, Schedule.run = runner.run(opened.__aenter__()), runner.run
+        Schedule.world, Schedule.runner = runner.run(opened.__aenter__()), runner
         try:
             run_state_machine_as_test(  # type: ignore[no-untyped-call]
                 seed(number)(Schedule),

@@ -91,6 +91,11 @@ async def figures_are_true(centre: Centre) -> None:
     assert rate.transferred_call_rate == len(transferred) / len(calls)
     assert rate.transfers_per_call == len(hops) / len(calls)
 
+    [narrow] = await analytics.transfer_rate(database, TransferFilter(reason="Billing"))
+    billed = [hop for hop in hops if hop.reason == "Billing"]
+    assert (narrow.calls, narrow.transfers) == (len(calls), len(billed))
+    assert narrow.transferred_calls == len(lengths(billed))
+
     [talk] = await analytics.talk_before_transfer(database, EVERYTHING)
     talks = [hop.talk_s for hop in hops if hop.talk_s is not None]
     assert talk.transfers == len(talks)

@@ -167,13 +167,13 @@ async def test_a_gap_is_the_audits(database: Database) -> None:
     expected = {
         row["transfer_id"]
         for row in rows
-        if await queries.gaps_of("15007", row["requested_at"], row["settled_at"])
+        if await queries.gaps_of("15007", row["recorded_at"], row["settled_at"])
     }
     assert 0 < len(expected) < len(rows)
     assert {row["transfer_id"] for row in rows if row["has_gap"]} == expected
     found = await list_statement(wanted, limit=1_000).rows(database)
     assert {row["transfer_id"] for row in found} == expected
-    assert await queries.gaps_of("15008", rows[0]["requested_at"], None) == []
+    assert await queries.gaps_of("15008", rows[0]["recorded_at"], None) == []
 
 
 async def test_a_statement_can_be_pasted_as_it_is_shown(database: Database) -> None:

@@ -18,6 +18,7 @@ import pytest
 from bundles import alterations, read, write
 from pyarrow import parquet
 
+from service.analytics import TransferFilter
 from service.audit.export import Exporter
 from service.audit.record import COLUMNS
 from service.audit.selection import Wanted
@@ -27,7 +28,8 @@ from service.events import TransferRequested, encode, transfer_stream
 from service.log import EventLog, NewEvent, Producer
 from service.log.checkpoints import Checkpoints, LogKeys, load_keys
 from service.postgres import Database
-from service.projections import Engine, Queries, TransferFilter, catalogue
+from service.projections import Engine, Queries, catalogue
+from service.projections import TransferFilter as AuditFilter
 from service.projections.histories import Histories
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -106,7 +108,7 @@ def verifiers(site: Site) -> list[Any]:
 async def test_a_bundle_holds_every_transfer_with_the_events_it_rests_on(site: Site) -> None:
     files = dict(read(await site.bundle()))
     rows = [json.loads(line) for line in files["transfers.jsonl"].splitlines()]
-    expected = await site.queries.transfers(TransferFilter(), limit=1000)
+    expected = await site.queries.transfers(AuditFilter(), limit=1000)
     assert {row["transfer_id"] for row in rows} == {str(row["transfer_id"]) for row in expected}
     assert len(rows) == len(expected) > 10
     events = {event["position"]: event for event in map(json.loads, files["events.jsonl"].splitlines())}
@@ -219,6 +221,17 @@ async def test_a_sample_is_the_same_for_the_same_seed(site: Site, tmp_path: Path
         assert made.transfers == 5
         drawn.append(target.read_text())
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+async def test_any_filter_of_the_list_chooses_what_is_exported(site: Site, tmp_path: Path) -> None:
+    wanted = TransferFilter(user_data=(("TransferReason", "Sales"),), commanded=True)
+    made = await site.exporter.export(Wanted(wanted), "jsonl", by="Ada", target=tmp_path / "sales")
+    rows = [json.loads(line) for line in (tmp_path / "sales").read_text().splitlines()]
+    expected = await site.queries.transfers(AuditFilter(reason="Sales"), limit=1000)
+    assert {row["transfer_id"] for row in rows} == {str(row["transfer_id"]) for row in expected}
+    assert 0 < made.transfers == len(rows)
+    [event] = await site.log.at([made.position])
+    assert json.loads(event.payload)["asked"] == "data TransferReason=Sales, commanded true"
 
 
 async def test_an_empty_selection_makes_a_bundle_that_says_so(site: Site) -> None:

@@ -5,24 +5,17 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 
-import asyncpg
 import pytest
+from databases import execute
 from sqlalchemy.engine import URL
 
 from service.cli.doctor import examine
 from service.config import Settings
 from service.log import EventLog
 from service.log.checkpoints import Checkpoints, load_keys
-from service.postgres import Database, connect_arguments
+from service.postgres import Database
 from service.projections import Engine, catalogue
 from service.projections.histories import Histories
-
-
-async def execute(url: URL, statement: str) -> None:
-    """Run a statement as the database's owner."""
-    connection = await asyncpg.connect(**connect_arguments(url))
-    await connection.execute(statement)
-    await connection.close()
 
 
 async def findings(settings: Settings) -> dict[str, tuple[str, str, str]]:

@@ -223,7 +223,8 @@ async def test_a_killed_connection_costs_nothing_but_time(
             await log.watch.beyond(20 * killed)
             killed += await owner.fetchval(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND query LIKE '%log_head%' AND pid <> pg_backend_pid()"
+                "WHERE datname = current_database() AND query ~ 'log_head|event_log_append' "
+                "AND pid <> pg_backend_pid()"
             )
         return killed
 

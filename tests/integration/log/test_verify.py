@@ -12,7 +12,7 @@ from service.cli.traffic import Traffic
 from service.errors import BadConfig, Tampered
 from service.log import EventLog, NewEvent, Producer
 from service.log.checkpoints import Checkpoints, LogKeys, add_key, load_keys
-from service.log.tree import Tree, entry_of_row, tile_values
+from service.log.tree import Tree, entry_of_row
 from service.log.verify import Kind, Report, verify_log
 from service.postgres import Database, connect_arguments
 from service.tlog.checkpoint import Checkpoint
@@ -66,10 +66,11 @@ class Vandal:
         )
         tree, tiles = Tree().grow(leaf_hashes(map(entry_of_row, rows)))
         statements = ["DELETE FROM log_tile"]
-        if tiles:
-            statements.append(
-                f"INSERT INTO log_tile (level, index, root, hashes) VALUES {tile_values(tiles)}"
-            )
+        statements += [
+            "INSERT INTO log_tile (level, index, root, hashes) "
+            f"VALUES ({tile.level}, {tile.number}, '\\x{tile.root.hex()}', '\\x{tile.hashes.hex()}')"
+            for tile in tiles
+        ]
         if head:
             statements.append(
                 f"UPDATE log_head SET tree = '\\x{tree.frontier.hashes.hex()}', next_position = {tree.size}"

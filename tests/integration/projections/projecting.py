@@ -17,5 +17,5 @@ async def append(log: EventLog, count: int, *, seed: int = 1, live: int = 8, age
 async def caught_up(engine: Engine, log: EventLog) -> int:
     """Wait until the running engine has folded the whole log; the last position."""
     end = await log.next_position() - 1
-    assert await engine.reached(end, timeout_s=20)
+    assert await engine.reached(end, timeout_s=60)
     return end

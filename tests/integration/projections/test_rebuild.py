@@ -12,6 +12,7 @@ from service.log import EventLog
 from service.postgres import Database
 from service.projections import CallState, Engine, Queries, Rebuilder, catalogue
 from service.projections.projection import Key, Recorded, Row
+from service.projections.reading import Reader, Share
 from service.projections.rebuild import REBUILD_LOCK
 
 ALL = [projection.name for projection in catalogue()]
@@ -49,6 +50,18 @@ async def test_a_rebuild_equals_what_was_folded_live(database: Database, log: Ev
     assert seen[-1] == (1_500, 1_500)
     assert {table: await dump(database, table) for table in before} == before
     assert len(before["call_state"]) > 1_000
+
+
+async def test_shares_of_the_log_are_disjoint_and_have_all_of_it(database: Database, log: EventLog) -> None:
+    await append(log, 600, live=20, agents=30)
+    whole = [one.position for one in (await Reader(log, catalogue()).page(-1, 10_000)).events]
+    for of in (2, 3):
+        pages = [await Reader(log, catalogue(), Share(number, of)).page(-1, 599) for number in range(of)]
+        found = [[one.position for one in page.events] for page in pages]
+        assert sorted(itertools.chain(*found)) == whole
+        assert all(len(share) > len(whole) // (of * 2) for share in found)
+        for number, page in enumerate(pages):
+            assert all(Share(number, of).has(one.stream.partition("-")[2]) for one in page.events)
 
 
 async def test_a_rebuild_under_load_disturbs_neither_readers_nor_the_live_view(
@@ -145,8 +158,8 @@ async def test_a_changed_fold_is_tried_on_the_whole_history_and_thrown_away(
 async def test_a_rebuild_that_was_cut_off_goes_on_where_it_was(
     database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.projections.worker.PAGE", 100)
-    monkeypatch.setattr("service.projections.worker.FLUSH", 200)
+    monkeypatch.setattr("service.projections.building.PAGE", 100)
+    monkeypatch.setattr("service.projections.building.FLUSH", 200)
     await append(log, 2_000, live=20, agents=30)
     await folded(database, log)
 
@@ -191,6 +204,26 @@ async def test_a_rebuild_cut_off_between_two_swaps_swaps_the_rest(
     live = await database.pool.fetch("SELECT DISTINCT generation FROM projection WHERE live")
     assert [row[0] for row in live] == [2]
     assert (await Rebuilder(database, log).rebuild(ALL, check=True)).different == SAME
+
+
+async def test_rows_that_are_forgotten_and_found_again_are_the_same(
+    database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(log, 1_500, live=60, agents=70)
+    await folded(database, log)
+    monkeypatch.setattr("service.projections.memory.YOUNG_LIMIT", 10)
+    monkeypatch.setattr("service.projections.building.PAGE", 40)
+    report = await Rebuilder(database, log, shares=1).rebuild(ALL, check=True)
+    assert report.different == SAME
+
+
+async def test_a_view_that_is_behind_is_compared_at_the_same_position(
+    database: Database, log: EventLog
+) -> None:
+    await append(log, 300)
+    await folded(database, log)
+    await append(log, 200, seed=2)
+    assert (await Rebuilder(database, log).rebuild(ALL, check=True, swap=False)).different == SAME
 
 
 async def test_only_one_rebuild_runs_at_a_time(database: Database, log: EventLog) -> None:

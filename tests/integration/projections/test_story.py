@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from faststream.nats import NatsBroker, NatsMessage
 from httpx2 import ASGITransport, AsyncClient
 from projecting import append, caught_up
 
 from service.api import problems
+from service.api.events import document
 from service.api.projections import projections_router
 from service.api.replay import replay_router, stretch
-from service.cli.replay_commands import step_through
+from service.cli.replay_commands import publishing, step_through
 from service.errors import BadInput, NotFound
 from service.events import CallsSnapshotTaken, encode, session_stream
 from service.log import EventLog, NewEvent, Producer
+from service.messaging.nats import embedded_nats
 from service.postgres import Database
 from service.projections import Engine, Queries, call_story, catalogue, difference_between, in_tempo
 from service.projections.histories import Session, notification
@@ -169,3 +173,28 @@ async def test_keys_step_forward_and_back(
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if f"/{len(steps)} " in line]
     last = len(steps)
     assert [int(one.partition("/")[0]) for one in shown] == [1, 2, 3, 2, 1, 1, last, last, 1]
+
+
+async def test_history_is_replayed_to_a_subject_of_a_real_broker(
+    database: Database, log: EventLog, tmp_path: Path
+) -> None:
+    await append(log, 30)
+    told: asyncio.Queue[tuple[str, str, int]] = asyncio.Queue()
+    async with embedded_nats(tmp_path) as url:
+        other = NatsBroker(url, logger=None)
+
+        @other.subscriber("yesterday.>")
+        async def debugged(event: dict[str, Any], message: NatsMessage) -> None:
+            told.put_nowait((message.raw_message.subject, message.headers["Nats-Msg-Id"], event["position"]))
+
+        async with other:
+            await other.start()
+            async with publishing(url, "yesterday") as publish:
+                assert publish is not None
+                async for event in in_tempo(log, after=9, upto=19, speed=0):
+                    await publish(document(event))
+            async with asyncio.timeout(10):
+                heard = [await told.get() for _ in range(10)]
+    expected = [one for one in await log.read() if 9 < one.position <= 19]
+    assert heard == [(f"yesterday.{one.kind}", str(one.position), one.position) for one in expected]
+    assert told.empty()

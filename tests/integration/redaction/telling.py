@@ -72,6 +72,7 @@ async def tell(log: EventLog, call_id: str = CALL, *, settled: bool = True) -> U
             heard(agent, "Established"),
             seen(CallsSnapshotTaken(session, "15000", now, 200), json.dumps(snapshot).encode()),
             seen(UnreadableReceived(session, "15000", now, "cut off"), json.dumps(element).encode()[:-1]),
+            seen(UnreadableReceived(session, "15000", now, "cut off"), b'{"id":"%bX",' % call_id.encode()),
             *(
                 seen(NotificationReceived(session, "15000", 70 + at, "/x", part=at + 1, parts=2), piece)
                 for at, piece in enumerate(pieces)

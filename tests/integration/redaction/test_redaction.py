@@ -8,8 +8,8 @@ import pytest
 from raw_tables import tables_with
 from telling import CALL, CALLER, ORDER, OTHER_CALL, SECRETS, tell
 
-from service.errors import NotFound, TransferUnderWay, UnderLegalHold
-from service.events import CallsSnapshotTaken, session_stream
+from service.errors import CheckFailed, Conflict, NotFound, TransferUnderWay, UnderLegalHold
+from service.events import CallsSnapshotTaken, NotificationReceived, TransferRequested, session_stream
 from service.log import EventLog, Producer
 from service.log.checkpoints import Checkpoints, load_keys
 from service.log.verify import verify_log
@@ -62,6 +62,11 @@ async def test_the_old_values_are_nowhere_in_the_database(
     row = await Queries(database).transfer(transfer_id)
     assert (row["outcome"], row["destination"]) == ("confirmed", "[redacted]")
     assert row["user_data"] == {"CustomerId": "[redacted]", "Name": "[redacted]"}
+    unreadable = await log.read(kinds=["UnreadableReceived"])
+    assert [one.payload.partition(b"\n")[2] for one in unreadable] == [
+        b"[redacted]",
+        b'{"id":"%bX",' % CALL.encode(),  # another call's
+    ]
     [snapshot] = await log.read(kinds=["CallsSnapshotTaken"])
     assert json.loads(snapshot.payload.partition(b"\n")[2])["calls"][1] == OTHER_CALL
 
@@ -101,14 +106,30 @@ async def test_a_rebuild_that_began_before_the_redaction_holds_nothing_old(
 
     async def redact_first(*arguments: object) -> None:
         monkeypatch.setattr(rebuilder, "_finish", finish)
-        await redactor.redact(ORDER)
+        with pytest.raises(Conflict, match="another rebuild is running"):
+            await redactor.redact(ORDER)
         await finish(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(rebuilder, "_finish", redact_first)
     await rebuilder.rebuild(list(engine.projections))
-    await rebuilder.drop_old(list(engine.projections))
     await redactor.redact(ORDER)
     assert (await tables_with(database.url, *SECRETS)) == {}
+
+
+async def test_generations_that_were_replaced_or_half_built_hold_nothing_old(
+    redactor: Redactor, database: Database, log: EventLog, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tell(log)
+    names = list(engine.projections)
+    await Rebuilder(database, log).rebuild(names)
+    cut_off = Rebuilder(database, log)
+    monkeypatch.setattr(cut_off, "_finish", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await cut_off.rebuild(names)
+    await redactor.redact(ORDER)
+    assert (await tables_with(database.url, *SECRETS)) == {}
+    report = await Rebuilder(database, log).rebuild(names, check=True)
+    assert (report.resumed, report.swapped) == (False, True)
 
 
 async def test_ordering_again_changes_nothing(redactor: Redactor, database: Database, log: EventLog) -> None:
@@ -120,6 +141,26 @@ async def test_ordering_again_changes_nothing(redactor: Redactor, database: Data
     assert set(more.plan.fields) == {"data.call.dnis", "calls.*.dnis"}
     report = await verify_log(database)
     assert (report.differences, report.redacted) == ([], sorted(first.plan.payloads))
+
+
+def test_every_view_of_calls_can_be_folded_anew() -> None:
+    of_calls = {NotificationReceived.kind(), TransferRequested.kind()}
+    for projection in catalogue():
+        if projection.kinds & of_calls:
+            assert projection.by_call, projection.name
+            assert "call_id" in projection.table.columns, projection.name
+
+
+async def test_a_view_that_cannot_be_folded_anew_is_named(
+    redactor: Redactor, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tell(log)
+    monkeypatch.setattr("service.projections.refold.events_of", lambda *_: 1 / 0)
+    with pytest.raises(CheckFailed, match="still holds old values"):
+        await redactor.redact(ORDER)
+    monkeypatch.undo()
+    with pytest.raises(CheckFailed, match=r"calltrail rebuild \w+"):
+        await redactor.redact(ORDER)
 
 
 async def test_the_plan_says_where_else_the_values_stand(redactor: Redactor, log: EventLog) -> None:

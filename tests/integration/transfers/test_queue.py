@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy.engine import URL
 from transfer_site import QUICK, Site, open_site
 
+from service.events import TransferDispatched, decode
+from service.log import Producer
 from service.simulator import Simulator
 from service.transfers import State
 
@@ -48,6 +50,29 @@ async def test_transfers_of_one_call_go_one_at_a_time_and_in_order(site: Site) -
     kinds = [kind for kind in await site.kinds(call.id) if kind in {"TransferDispatched", "TransferAccepted"}]
     assert kinds[:3] == ["TransferDispatched", "TransferAccepted", "TransferDispatched"]
     assert site.executed(call.id) == 1  # the second finds the call gone
+
+
+async def test_the_order_is_that_of_the_log_whatever_the_ids(
+    database_url: URL, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_site(database_url, simulator, recording=False) as site:
+        call = site.call(caller="15003")
+        simulator.faults.add("late_answer", seconds=0.3)
+        await site.command(call.id, prefer="respond-async", key="first")
+        await site.recorded(f"transfer-{call.id}", lambda event: event.kind == "TransferDispatched")
+        earlier, later = Producer.new(), Producer.new()
+        for key, drawn in (("second", later), ("third", earlier)):
+            with monkeypatch.context() as patch:
+                patch.setattr("service.transfers.handler.Producer.new", lambda drawn=drawn: drawn)
+                await site.command(call.id, prefer="respond-async", key=key)
+        third = await site.ended(call.id, within_s=5.0)
+        dispatched = [
+            decoded[0].transfer_id
+            for event in await site.log.read_stream(f"transfer-{call.id}")
+            if isinstance((decoded := decode(event.kind, event.payload) or (None,))[0], TransferDispatched)
+        ]
+        assert dispatched[1:] == [later.key, earlier.key]
+        assert third.id == earlier.key
 
 
 async def test_two_workers_send_each_once(database_url: URL, simulator: Simulator) -> None:

@@ -112,13 +112,13 @@ def test_a_rejected_transfer_is_no_link_of_the_chain() -> None:
     rejected = TransferRejected(first, 200, "", 2, "Destination is not valid.")
     second, again = requested(3, "15002")
     history = [
-        says(0, "15000", "Established"),
+        says(0, "15000", "Established", millis=0),
         asked,
         commands(2, rejected),
         again,
         commands(4, TransferDispatched(second)),
         commands(5, TransferAccepted(second, 200, "")),
-        says(6, "15000", "Released"),
+        says(6, "15000", "Released", millis=9_000),
         says(7, "15002", "Ringing"),
         commands(8, TransferConfirmed(second, "destination's leg seen", (6, 7))),
     ]
@@ -128,7 +128,7 @@ def test_a_rejected_transfer_is_no_link_of_the_chain() -> None:
     assert (found[first]["chain_index"], found[first]["is_carried_out"]) == (1, False)
     assert (found[second]["chain_index"], found[second]["chain_length"]) == (1, 1)
     assert found[second]["is_commanded"]
-    assert found[second]["talk_seconds_before"] == pytest.approx(0.003)
+    assert found[second]["talk_seconds_before"] == 9.0
 
 
 def test_a_customer_who_hangs_up_while_it_rings_is_told() -> None:
@@ -183,3 +183,16 @@ def test_a_duration_is_taken_by_one_clock() -> None:
 def test_an_unknown_time_zone_is_refused() -> None:
     with pytest.raises(BadConfig, match="Europe/Berlin"):
         load_settings(time_zone="Atlantis/Capital")
+
+
+def test_a_command_that_is_recorded_before_its_leg_is_told_of_still_ends_that_leg() -> None:
+    transfer, asked = requested(0)
+    history = [
+        asked,
+        says(1, "15000", "Established", millis=0),
+        says(2, "15000", "Released", millis=30_000),
+        commands(3, TransferConfirmed(transfer, "own leg released", (2,))),
+    ]
+    [found] = facts(history)
+    assert (found["from_dn"], found["talk_seconds_before"]) == ("15000", 30.0)
+    assert found["requested_at"].timestamp() == 30.0

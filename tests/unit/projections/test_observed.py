@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -97,6 +98,67 @@ def test_all_evidence_of_one_transfer_makes_one_transfer() -> None:
     for order in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)):
         transfers = found(*call, *(ways[place] for place in order))
         assert brief(transfers) == [(A, B, LEG, "single-step")], order
+
+
+def at(millis: int, number: str, state: str, **data: str) -> tuple[str, bytes]:
+    return number, notification(number, "c", state, [X], dict(data), millis=millis)
+
+
+def interleaved(*sessions: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """All orders in which what several sessions tell can be recorded: each keeps its own."""
+    if not any(sessions):
+        yield ()
+    for place, told in enumerate(sessions):
+        if told:
+            rest = (*sessions[:place], told[1:], *sessions[place + 1 :])
+            yield from ((told[0], *after) for after in interleaved(*rest))
+
+
+def test_a_chain_is_found_however_late_each_session_tells_of_it() -> None:
+    first = (at(1, A, "Ringing"), at(2, A, "Established"), at(3, A, "Released", TransferReason="Sales"))
+    second = (at(3, B, "Ringing", TransferReason="Sales"), at(4, B, "Established"), at(5, B, "Released"))
+    third = (at(5, C, "Ringing"), at(6, C, "Established"))
+    for order in interleaved(first, second, third):
+        assert sorted(brief(found(*order))) == [(A, B, LEG, "single-step"), (B, C, LEG, "single-step")]
+
+
+def test_a_chain_back_to_its_beginning_is_found_however_late_each_session_tells_of_it() -> None:
+    first = (
+        at(1, A, "Established"),
+        at(3, A, "Released", TransferReason="Sales"),
+        at(5, A, "Established", TransferReason="Billing"),
+        at(7, A, "Released", TransferReason="Fraud"),
+    )
+    second = (at(3, B, "Ringing"), at(4, B, "Established"), at(5, B, "Released"))
+    third = (at(7, C, "Ringing"), at(8, C, "Established"))
+    for order in interleaved(first, second, third):
+        assert sorted(brief(found(*order))) == [
+            (A, B, LEG, "single-step"),
+            (A, C, LEG, "single-step"),
+            (B, A, LEG, "single-step"),
+        ]
+
+
+def test_a_call_that_rang_in_vain_was_not_transferred_however_late_each_session_tells_of_it() -> None:
+    passed_on = (
+        (at(1, A, "Ringing"), at(2, A, "Released")),
+        (at(2, B, "Ringing"), at(3, B, "Established")),
+    )
+    passed_back = (
+        (at(1, A, "Ringing"), at(2, A, "Released"), at(4, A, "Ringing"), at(5, A, "Established")),
+        (at(2, B, "Ringing"), at(4, B, "Released")),
+    )
+    for sessions in (passed_on, passed_back):
+        for order in interleaved(*sessions):
+            assert found(*order) == []
+
+
+def test_a_recall_is_marked_however_late_each_session_tells_of_it() -> None:
+    first = (at(1, A, "Established"), at(3, A, "Released"), at(5, A, "Ringing"), at(6, A, "Established"))
+    for order in interleaved(first, (at(3, B, "Ringing"), at(5, B, "Released"))):
+        (transfer,) = found(*order)
+        assert brief([transfer]) == [(A, B, LEG, "single-step")]
+        assert transfer["recalled"]
 
 
 def test_two_steps_are_told_apart() -> None:

@@ -39,18 +39,17 @@ def test_few_nodes_are_asked_for() -> None:
 
 
 def test_ages_forget_only_when_told_and_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "YOUNG_LIMIT", 10)
+    monkeypatch.setattr(memory, "YOUNG_LIMIT", 99)
     ages: Ages[int] = Ages()
     for number in range(100):
-        ages.put(number, number)
-    assert len(ages) == 100
+        ages.young[number] = number
+    assert ages.full
     ages.grow_old()
-    assert ages.get(7) == 7  # used, so young again
-    for number in range(100, 111):
-        ages.put(number, number)
+    assert not ages.full
+    assert ages.find(7) == 7  # used, so young again
     ages.grow_old()
-    assert ages.get(7) == 7
-    assert ages.get(8) is None
+    assert ages.find(7) == 7
+    assert ages.find(8) is None
 
 
 def test_a_bloom_filter_never_denies_what_it_holds() -> None:

@@ -29,6 +29,13 @@ def test_the_spelling_of_an_entry() -> None:
     assert Entry.decode(DATA) == ENTRY
 
 
+def test_the_spelling_of_every_character_is_that_of_the_standard_library() -> None:
+    characters = "".join(map(chr, range(0x3000))) + "\ue000\uffff\U0001f4de\U0010ffff"
+    for stream in characters:
+        spelled = f'"stream":{json.dumps(stream)},'.encode()
+        assert spelled in ENTRY._replace(stream=stream).encode()
+
+
 def test_the_published_commitment() -> None:
     assert commit(SALT, PAYLOAD) == COMMITMENT
     assert ENTRY.opens(SALT, PAYLOAD)

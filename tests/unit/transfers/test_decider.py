@@ -39,6 +39,7 @@ from service.transfers.decider import (
 
 DIAGRAM = Path(__file__).parents[3] / "docs" / "transfers.md"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TURN = UUID("01234567-89ab-4cde-8f01-23456789abcd")
 ATTEMPTS = 3
 
 
@@ -75,8 +76,8 @@ YES, NO = Finding(True, "g", (7,)), Finding(False, "g", (7,))
 def follow_ups(transfer_id: UUID) -> list[Command]:
     """Every command there is, in every variety that decides something."""
     return [
-        Dispatch(transfer_id, NOW),
-        Dispatch(transfer_id, NOW + timedelta(seconds=1)),
+        Dispatch(transfer_id, NOW, TURN),
+        Dispatch(transfer_id, NOW + timedelta(seconds=1), TURN),
         *(
             TakeAnswer(transfer_id, answer(status, code))
             for status, code in product((200, 403, 500, 502), (None, *range(21)))
@@ -172,7 +173,7 @@ def test_what_was_certainly_not_sent_is_tried_again_up_to_a_bound() -> None:
     state, _ = happen(CallTransfers("c"), Request(request(transfer_id), b"{}"))
     kinds = []
     while (now := state.transfers[transfer_id].state) not in FINAL:
-        command: Command = Dispatch(transfer_id, NOW)
+        command: Command = Dispatch(transfer_id, NOW, TURN)
         if now is State.DISPATCHED:
             command = NothingSent(transfer_id, "refused", ATTEMPTS)
         state, events = happen(state, command)
@@ -192,7 +193,7 @@ def test_a_late_answer_ends_the_doubt_of_a_stalled_dispatcher() -> None:
 
 def test_a_request_that_is_too_old_is_not_sent() -> None:
     state, transfer_id = in_state(State.REQUESTED)
-    _, [event] = happen(state, Dispatch(transfer_id, NOW + timedelta(seconds=1)))
+    _, [event] = happen(state, Dispatch(transfer_id, NOW + timedelta(seconds=1), TURN))
     assert isinstance(event, TransferRejected)
 
 
@@ -213,9 +214,9 @@ def test_one_at_a_time_per_call() -> None:
     state, _ = happen(CallTransfers("c"), Request(request(first, keyed=True), b"{}"))
     state, events = happen(state, Request(request(second, keyed=True), b"{}"))
     assert [event.kind() for event in events] == ["TransferRequested"]
-    assert happen(state, Dispatch(second, NOW))[1] == []
+    assert happen(state, Dispatch(second, NOW, TURN))[1] == []
     state, _ = happen(state, TakeAnswer(first, answer(200, 0)))
-    assert [event.kind() for event in happen(state, Dispatch(second, NOW))[1]] == ["TransferDispatched"]
+    assert [event.kind() for event in happen(state, Dispatch(second, NOW, TURN))[1]] == ["TransferDispatched"]
 
 
 def test_without_keys_a_live_transfer_keeps_others_away() -> None:

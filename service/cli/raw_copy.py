@@ -17,7 +17,7 @@ _LENGTH = struct.Struct(">i").pack
 _COMMITMENT = struct.Struct(">i16s i32s i").pack  # salt, commitment, and the payload's length
 
 
-def encode_rest(  # noqa: PLR0917 the columns in their order
+def encode_rest(
     event_id: UUID, codec: int, stream: str, kind: str, salt: bytes, commitment: bytes, stored: bytes
 ) -> bytes:
     """A row without its place in the log: everything after `recorded_at`."""

@@ -29,7 +29,9 @@ class Account:
     resumed: int
 
 
-async def account(log: EventLog, simulator: Simulator, agent: str) -> Account:
+async def account(
+    log: EventLog, simulator: Simulator, agent: str, *, tolerance_s: float = TOLERANCE_S
+) -> Account:
     """Check an agent's record against the truth.
 
     Raises AssertionError where a promise is broken.
@@ -54,7 +56,7 @@ async def account(log: EventLog, simulator: Simulator, agent: str) -> Account:
     published = [message for message in simulator.truth.published if message.agent == agent]
     missing = [message for message in published if number_of(message.body) not in recorded]
     for message in missing:
-        assert any(start - TOLERANCE_S <= message.at <= end + TOLERANCE_S for start, end in gaps), (
+        assert any(start - tolerance_s <= message.at <= end + tolerance_s for start, end in gaps), (
             f"{agent}: {message.body!r} published at {message.at} is neither recorded nor in a gap of {gaps}"
         )
     resumed = sum(isinstance(event, events.SessionResumed) for _, event in history)

@@ -1,0 +1,270 @@
+"""The CometD sessions that pass through the tap, and how their events are numbered.
+
+The recorder's recipe, seen from beside: with the acknowledgement extension, a connect that acknowledges batch
+A is answered with everything after A, so the first event of the answer has the number at which batch A
+ended. It is enough to remember where those batches ended that brought events: the others ended where the
+one before them did. An event that the client did not acknowledge comes again under the same number, and so
+under the same id, which the log recognises.
+
+A session is kept in memory by the process that saw its last answer, and in `tap_session`, changed in the
+transaction of its events: another process, after a crash or beside a draining one, takes it up from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from service.log import NewEvent, Producer, Statement
+from service.postgres import Database, database_errors
+
+PATIENCE_S = 60.0
+"""How long a session may be without an answer where the server's advice does not say (its `timeout` and
+`maxInterval`; CometD's defaults are 30 s and 10 s)."""
+GRACE_S = 10.0  # on top of that, for networks
+MOST_FACTS = 20  # that wait in one session for the log
+
+COLUMNS = """client, owner, session, agent, ack, channels, opened_at, opened, delivered, base, batches, ends,
+    batch, alive_at, patience_s"""
+
+SAVE = f"""
+INSERT INTO tap_session ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+ON CONFLICT (client) DO UPDATE SET owner = $2, session = $3, agent = $4, ack = $5, channels = $6,
+    opened_at = $7, opened = $8, delivered = $9, base = $10, batches = $11, ends = $12, batch = $13,
+    alive_at = $14, patience_s = $15, updated_at = clock_timestamp()
+"""  # noqa: S608 a constant
+
+FORGET = "DELETE FROM tap_session WHERE client = $1"
+
+TAKE = f"""
+UPDATE tap_session SET owner = $2, updated_at = clock_timestamp() WHERE client = $1 RETURNING {COLUMNS}
+"""  # noqa: S608 a constant
+
+BEAT = """
+UPDATE tap_session AS s SET batch = told.batch, alive_at = told.alive_at, updated_at = clock_timestamp()
+FROM unnest($2::bytea[], $3::bigint[], $4::timestamptz[]) AS told (client, batch, alive_at)
+WHERE s.client = told.client AND s.owner = $1
+RETURNING s.client
+"""
+
+LAST_ALIVE = "SELECT max(alive_at) FROM tap_session WHERE agent = $1 AND client <> $2 AND opened"
+
+ABANDONED = f"""
+SELECT {COLUMNS} FROM tap_session
+WHERE updated_at < clock_timestamp() - make_interval(secs => patience_s + $1) LIMIT 1000
+"""  # noqa: S608 a constant
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One CometD session of an application.
+
+    `client`: stands for its client id. `numbers`: names it and makes its event ids. `delivered`: how many
+    events it has brought. `batch`: the newest that was answered. `doubt_since`: a poll failed on a server
+    that does not redeliver, or something was passed on unrecorded. `facts` wait for the log. `resumed`: taken
+    up from another process. `polls`: how many are being held.
+    """
+
+    client: bytes
+    numbers: Producer
+    agent: str | None
+    ack: bool
+    alive_at: datetime
+    channels: list[str] = field(default_factory=list)
+    opened_at: datetime | None = None
+    opened: bool = False
+    delivered: int = 0
+    base: int = 0
+    ends: list[tuple[int, int]] = field(default_factory=list)
+    batch: int = 0
+    patience_s: float = PATIENCE_S
+    resumed: bool = False
+    stored: bool = False
+    polls: int = 0
+    over: bool = False
+    doubt_since: datetime | None = None
+    doubt: str = ""
+    facts: list[NewEvent] = field(default_factory=list)
+
+    @property
+    def key(self) -> UUID:
+        return self.numbers.key
+
+    def first_after(self, ack: int) -> int:
+        """The number of the first event in the answer to a connect that acknowledges batch `ack`."""
+        while self.ends and self.ends[0][0] <= ack:
+            self.base = self.ends.pop(0)[1]
+        return self.base
+
+    def delivers(self, batch: int, end: int) -> None:
+        """Batch `batch` is answered, and ends where `end` events have been brought in all."""
+        self.batch = max(self.batch, batch)
+        self.delivered = max(self.delivered, end)
+        if end > (self.ends[-1][1] if self.ends else self.base):
+            self.ends.append((batch, end))
+
+    def doubted(self, since: datetime, why: str) -> None:
+        """Something may be missing since then; the earliest doubt counts."""
+        if self.doubt_since is None:
+            self.doubt_since, self.doubt = since, why
+
+    def note(self, fact: NewEvent) -> None:
+        self.facts.append(fact)
+        del self.facts[:-MOST_FACTS]
+
+
+class Sessions:
+    """The sessions that this process saw last. `number` is its own, drawn at its start."""
+
+    def __init__(self, database: Database) -> None:
+        self.number = secrets.randbits(62)
+        self._database = database
+        self._mine: dict[bytes, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._mine)
+
+    def begin(self, client_id: str, agent: str | None, *, ack: bool) -> Session:
+        """A session that begins now, or whose beginning was not seen."""
+        client = digest(client_id)
+        session = Session(client, Producer.new(), agent, ack, datetime.now(UTC))
+        self._mine[client] = session
+        return session
+
+    def known(self, client_id: str) -> Session | None:
+        return self._mine.get(digest(client_id))
+
+    async def take(self, client_id: str) -> Session | None:
+        """The session of a client id, taken up from another process if it must be.
+
+        Raises:
+            DatabaseError: that cannot be told now.
+
+        """
+        client = digest(client_id)
+        if (session := self._mine.get(client)) is not None:
+            return session
+        with database_errors():
+            row = await self._database.pool.fetchrow(TAKE, client, self.number)
+        if row is None:
+            return None
+        session = self._mine.setdefault(client, session_of(row))
+        session.resumed = True
+        return session
+
+    def drop(self, session: Session) -> None:
+        """The session is over."""
+        session.over = True
+        self._mine.pop(session.client, None)
+
+    def saving(self, session: Session) -> Statement:
+        """The statement that keeps the session as it is, or forgets it when it is over."""
+        if session.over:
+            return Statement(FORGET, (session.client,))
+        session.stored = True
+        return Statement(
+            SAVE,
+            (
+                session.client,
+                self.number,
+                session.key,
+                session.agent,
+                session.ack,
+                session.channels,
+                session.opened_at,
+                session.opened,
+                session.delivered,
+                session.base,
+                [batch for batch, _ in session.ends],
+                [end for _, end in session.ends],
+                session.batch,
+                session.alive_at,
+                session.patience_s,
+            ),
+        )
+
+    async def save(self, session: Session) -> None:
+        """Keep a session at once: another process may see its next request."""
+        statement = self.saving(session)
+        with database_errors():
+            await self._database.pool.execute(statement.sql, *statement.arguments)
+
+    async def beat(self) -> None:
+        """Write down up to where the record is certain; let go of what another process has taken up."""
+        certain = [one for one in self._mine.values() if one.stored and one.doubt_since is None]
+        if not certain:
+            return
+        columns = [one.client for one in certain], [one.batch for one in certain]
+        with database_errors():
+            rows = await self._database.pool.fetch(
+                BEAT, self.number, *columns, [one.alive_at for one in certain]
+            )
+        still = {row["client"] for row in rows}
+        for one in certain:
+            if one.client not in still:
+                self._mine.pop(one.client, None)
+
+    def others(self, session: Session) -> list[Session]:
+        """The agent's other sessions that this process knows to have begun."""
+        return [
+            one
+            for one in self._mine.values()
+            if one is not session and one.agent == session.agent and one.opened
+        ]
+
+    async def last_alive(self, session: Session) -> datetime | None:
+        """When the agent was last recorded in another session, by whichever process.
+
+        Raises:
+            DatabaseError: that cannot be told now.
+
+        """
+        with database_errors():
+            stored: datetime | None = await self._database.pool.fetchval(
+                LAST_ALIVE, session.agent, session.client
+            )
+        known = [one.alive_at for one in self.others(session)]
+        return max((at for at in (stored, *known) if at is not None), default=None)
+
+    def silent(self, now: datetime) -> list[Session]:
+        """Those whose client has stopped polling."""
+        return [
+            one
+            for one in self._mine.values()
+            if not one.polls and (now - one.alive_at).total_seconds() > one.patience_s + GRACE_S
+        ]
+
+    async def abandoned(self) -> list[Session]:
+        """Those whose process ended, and which nobody took up."""
+        with database_errors():
+            rows = await self._database.pool.fetch(ABANDONED, 2 * GRACE_S)
+        return [session_of(row) for row in rows]
+
+
+def session_of(row: Any) -> Session:
+    """A session from a row of `tap_session`."""
+    return Session(
+        client=row["client"],
+        numbers=Producer(row["session"]),
+        agent=row["agent"],
+        ack=row["ack"],
+        alive_at=row["alive_at"],
+        channels=list(row["channels"]),
+        opened_at=row["opened_at"],
+        opened=row["opened"],
+        delivered=row["delivered"],
+        base=row["base"],
+        ends=list(zip(row["batches"], row["ends"], strict=True)),
+        batch=row["batch"],
+        patience_s=row["patience_s"],
+        stored=True,
+    )
+
+
+def digest(client_id: str) -> bytes:
+    """What stands for a client id, which is a credential."""
+    return hashlib.sha256(client_id.encode(errors="surrogatepass")).digest()

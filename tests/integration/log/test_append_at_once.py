@@ -1,0 +1,151 @@
+"""What is drafted on the supposition of where the log ends counts only if it does end there."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from service.cli.delay import delayed
+from service.errors import AppendConflict
+from service.log import Condition, EventLog, NewEvent, Producer, Statement, open_log, sql
+from service.log.clock import TRUSTED_S, DatabaseClock
+from service.log.event import pack_events
+from service.log.transaction import Transaction, draft_rows
+from service.log.tree import read_tree
+from service.log.verify import verify_log
+from service.postgres import Database, open_pools
+
+
+def event(producer: Producer, count: int, stream: str = "call-1") -> NewEvent:
+    return NewEvent(producer.event_id(count), stream, "K", b"%d" % count)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Transaction]:
+    """The transactions that had to look first."""
+    seen: list[Transaction] = []
+    look_and_write = Transaction.look_and_write
+
+    async def watched(self: Transaction, *arguments: Any) -> None:
+        seen.append(self)
+        await look_and_write(self, *arguments)
+
+    monkeypatch.setattr(Transaction, "look_and_write", watched)
+    return seen
+
+
+async def test_who_knows_where_the_log_ends_does_not_look(
+    log: EventLog, database: Database, looks: list[Transaction]
+) -> None:
+    producer = Producer.new()
+    await log.append([event(producer, 0)])
+    await log.append([event(producer, 1)])
+    looks.clear()
+    enter = Statement("INSERT INTO relay_cursor (name, position) VALUES ($1, 7)", ("a",))
+    for count in range(2, 400):  # a tile becomes full on the way
+        condition = Condition("call-1", count - 1)
+        await log.append([event(producer, count)], conditions=[condition], also=[enter] if count == 9 else ())
+    assert looks == []
+    assert await database.pool.fetchval("SELECT count(*) FROM relay_cursor") == 1
+    assert (await verify_log(database)).differences == []
+
+
+async def test_another_process_s_events_are_noticed_and_taken_up(
+    log: EventLog, database: Database, looks: list[Transaction]
+) -> None:
+    async with open_log(database, max_payload_bytes=100) as other:
+        for count in range(30):
+            enter = Statement("INSERT INTO relay_cursor (name, position) VALUES ($1, 7)", (str(count),))
+            door = (log, other)[count // 3 % 2]
+            assert await door.append([event(Producer.new(), 0)], also=[enter] * (count % 2)) == [count]
+        assert looks
+    assert await database.pool.fetchval("SELECT count(*) FROM relay_cursor") == 15
+    report = await verify_log(database)
+    assert (report.size, report.differences) == (30, [])
+
+
+async def test_racing_appenders_with_conditions_and_repetitions_leave_a_log_that_verifies(
+    log: EventLog, database: Database
+) -> None:
+    async def produce(door: EventLog, number: int) -> int:
+        producer, written = Producer.new(), 0
+        for count in range(12):
+            one = event(producer, count, stream=f"call-{number % 3}")
+            last = await door.last_of(one.stream)
+            condition = [Condition(one.stream, last[0].position if last else -1)] if count % 3 == 0 else []
+            try:
+                positions = await door.append([one], conditions=condition)
+            except AppendConflict:
+                continue
+            assert await door.append([one], conditions=condition) == positions
+            written += 1
+        return written
+
+    async with open_log(database, max_payload_bytes=100) as other:
+        written = await asyncio.gather(*(produce((log, other)[number % 2], number) for number in range(24)))
+    report = await verify_log(database)
+    assert (report.size, report.differences) == (sum(written), [])
+    assert [one.position for one in await log.read()] == list(range(report.size))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {0: 3},
+        {0: 1},
+        {1: bytes(32)},
+        {3: datetime.now(UTC) + timedelta(hours=1)},
+        {3: datetime(2001, 1, 1, tzinfo=UTC)},
+        {15: ["call-1"], 16: [0]},
+    ],
+    ids=["beyond the end", "before the end", "another tree", "the future", "before the last", "condition"],
+)
+async def test_a_draft_that_does_not_fit_writes_nothing(
+    log: EventLog, database: Database, wrong: dict[int, Any]
+) -> None:
+    producer = Producer.new()
+    await log.append([event(producer, 0), event(producer, 1)])
+    stored = await log.read()
+    async with database.pool.acquire() as connection:
+        tree = await read_tree(connection, 2)  # type: ignore[arg-type]  # the pool's proxy will do
+    rows = pack_events([event(producer, 2)], lambda payload: (0, payload))
+    draft = draft_rows(rows, tree, stored[-1].recorded_at, ())
+    arguments = [wrong.get(index, argument) for index, argument in enumerate(draft.arguments)]
+    assert not (await database.pool.fetchrow(sql.APPEND, *arguments))["written"]  # type: ignore[index]
+    assert await log.next_position() == 2
+    assert (await database.pool.fetchrow(sql.APPEND, *draft.arguments))["written"]  # type: ignore[index]
+    assert (await verify_log(database)).differences == []
+
+
+def test_the_clock_is_that_of_the_quickest_answer_and_not_trusted_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = 1_000.0
+    monkeypatch.setattr("service.log.clock.monotonic", lambda: ours)
+    clock, noon = DatabaseClock(), datetime(2026, 11, 24, 12, tzinfo=UTC)
+    assert clock.now() is None
+    clock.hear(noon - timedelta(milliseconds=2))  # that answer took its time
+    clock.hear(noon)
+    clock.hear(noon - timedelta(milliseconds=5))
+    ours += 1
+    assert clock.now() == noon + timedelta(seconds=1)
+    ours += TRUSTED_S
+    assert clock.now() is None
+    clock.forget()
+    clock.hear(noon)
+    assert clock.now() == noon
+
+
+async def test_producers_far_away_share_round_trips(database: Database) -> None:
+    async with delayed(database.url, 0.02) as url, open_pools(url) as far:
+        begin = asyncio.get_running_loop().time()
+        await far.pool.fetchval("SELECT 1")
+        assert asyncio.get_running_loop().time() - begin >= 0.02
+        async with open_log(far, max_payload_bytes=100) as log:
+            await asyncio.gather(*(log.append([event(Producer.new(), 0)]) for _ in range(300)))
+    transactions = await database.pool.fetchval("SELECT count(DISTINCT recorded_at) FROM event_log")
+    assert await database.pool.fetchval("SELECT count(*) FROM event_log") == 300
+    assert transactions <= 4
