@@ -17,7 +17,7 @@ from service.log import EventLog, StoredEvent
 
 KEEP_ALIVE_S = 15.0
 HIGHEST = (1 << 63) - 1
-Position = Annotated[int, Path(ge=0, le=HIGHEST, description="A position of the log", examples=[42])]
+Position = Annotated[int, Path(ge=-HIGHEST, le=HIGHEST, description="A position of the log", examples=[42])]
 EVENT_STREAM: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
