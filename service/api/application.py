@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 
 from service import __version__
-from service.api import problems
+from service.api import description, problems
 from service.api.analytics import analytics_router
+from service.api.caching import ETags
 from service.api.calls import calls_router
 from service.api.commands import commands_router
 from service.api.drop_in import drop_in
@@ -33,6 +34,7 @@ def create_api(services: Services) -> FastAPI:
     """All routes. The documentation pages of FastAPI load scripts from elsewhere, so they are left out."""
     app = FastAPI(title="calltrail", version=__version__, docs_url=None, redoc_url=None)
     problems.install(app)
+    app.add_middleware(ETags)
     app.add_middleware(GZipMiddleware, minimum_size=GZIP_FROM_BYTES)
     app.include_router(drop_in(services.handler, services.accesses, services.settings.max_request_bytes))
     routers = (
@@ -62,4 +64,5 @@ def create_api(services: Services) -> FastAPI:
             "projections": await services.engine.positions(),
         }
 
+    description.complete(app)
     return app

@@ -27,6 +27,14 @@ SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["agent", "call", "destination"],
     "additionalProperties": False,
+    "examples": [
+        {
+            "agent": "15000",
+            "call": "01RCC3N118B1V0SL8O7GK2LAES00000G",
+            "destination": "15002",
+            "userData": {"TransferReason": "Escalation"},
+        }
+    ],
     "properties": {
         "agent": {"type": "string", "description": "User name of the agent who has the call"},
         "call": {"type": "string", "description": "The call's id, as notifications name it"},
@@ -40,7 +48,10 @@ SCHEMA: dict[str, Any] = {
 class Settlement(BaseModel):
     """A person's decision on a transfer that evidence has not settled."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"outcome": "confirmed", "by": "Ada", "why": "the caller says so"}]},
+    )
 
     outcome: Literal["confirmed", "failed", "abandoned"]
     by: str = Field(min_length=1, max_length=200, description="Who decides")

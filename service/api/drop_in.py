@@ -21,6 +21,12 @@ from service.recorder import Access
 from service.transfers import Outcome, State, TransferHandler, parse_command
 
 DOOR = "gws"
+EXAMPLE = {
+    "operationName": "SingleStepTransfer",
+    "destination": {"phoneNumber": "15002"},
+    "userData": {"TransferReason": "Escalation"},
+}
+GWS_ANSWER = {"application/json": {"schema": {"type": "object"}, "example": {"statusCode": 0}}}
 
 
 def drop_in(handler: TransferHandler, accesses: Mapping[str, Access], max_request_bytes: int) -> APIRouter:
@@ -31,14 +37,22 @@ def drop_in(handler: TransferHandler, accesses: Mapping[str, Access], max_reques
         "/api/v2/me/calls/{call_id}",
         summary="SingleStepTransfer, as GWS takes it",
         openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE}},
+            },
+            "security": [{"agent": []}],
+        },
+        responses={
+            200: {"description": "What GWS answered", "content": GWS_ANSWER},
+            202: {"description": "Not known yet; see Location", "content": GWS_ANSWER},
         },
         response_class=Response,
     )
     async def operate(
         call_id: str,
         request: Request,
-        authorization: Annotated[str | None, Header()] = None,
+        authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> Response:
         """Transfer a call; the answer is GWS's own. `Idempotency-Key` makes a repeated request harmless."""

@@ -6,43 +6,58 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from service.api.paging import links
 from service.api.services import Services
 from service.errors import NotFound
 from service.events import readable
 from service.log import EventLog, StoredEvent
 
 KEEP_ALIVE_S = 15.0
+HIGHEST = (1 << 63) - 1
+Position = Annotated[int, Path(ge=-HIGHEST, le=HIGHEST, description="A position of the log", examples=[42])]
+EVENT_STREAM: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
 def events_router(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["events"])
     log = services.log
 
-    @router.get("/events", summary="The log, a page at a time, or as it grows")
+    @router.get(
+        "/events",
+        summary="The log, a page at a time, or as it grows",
+        responses={200: {"content": EVENT_STREAM}},
+    )
     async def events(
-        after: Annotated[int, Query(ge=-1, description="Events after this position")] = -1,
+        request: Request,
+        response: Response,
+        after: Annotated[int, Query(ge=-1, le=HIGHEST, description="Events after this position")] = -1,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        accept: Annotated[str | None, Header()] = None,
-        last_event_id: Annotated[int | None, Header(description="Where an event stream broke off")] = None,
+        last_event_id: Annotated[
+            int | None, Header(ge=-1, le=HIGHEST, description="Where an event stream broke off")
+        ] = None,
     ) -> Any:
         """With ``Accept: text/event-stream`` the events follow as they are recorded, for ever."""
-        if accept is not None and "text/event-stream" in accept:
+        if "text/event-stream" in request.headers.get("accept", ""):
             begin = after if last_event_id is None else last_event_id
             return StreamingResponse(
                 stream(log, begin), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
             )
         page = await log.read(after=after, limit=limit)
+        next_after = page[-1].position if page else after
+        response.headers["Link"] = links(
+            request, "after", first="", next=next_after if len(page) == limit else None
+        )
         return {
             "events": [document(event) for event in page],
-            "next_after": page[-1].position if page else after,
+            "next_after": next_after,
             "head": await log.next_position() - 1,
         }
 
     @router.get("/events/{position}", summary="One event")
-    async def event(position: int) -> dict[str, Any]:
+    async def event(position: Position) -> dict[str, Any]:
         found = await log.at([position])
         if not found:
             raise NotFound(

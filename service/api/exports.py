@@ -49,7 +49,15 @@ def exports_router(services: Services) -> APIRouter:
         "/exports",
         summary="Export transfers for an audit",
         response_class=FileResponse,
-        responses={200: {"description": "The file; `Calltrail-Position` is where the log says it was made"}},
+        responses={
+            200: {
+                "description": "The file; `Calltrail-Position` is where the log says it was made",
+                "content": {
+                    kind.partition(";")[0]: {"schema": {"type": "string", "format": "binary"}}
+                    for kind in MEDIA_TYPES.values()
+                },
+            }
+        },
     )
     async def export(request: ExportRequest, wanted: Filter) -> FileResponse:
         return await exported(services, request, wanted)

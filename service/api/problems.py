@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -51,6 +53,8 @@ STATUS: dict[type[CalltrailError], tuple[int, int]] = {
 }
 """HTTP status and GWS statusCode by error class; a subclass without an entry has its parent's."""
 
+logger = logging.getLogger(__name__)
+
 PROBLEM = "application/problem+json"
 RETRY_AFTER_S = "1"
 PREFIX = "urn:calltrail:problem:"
@@ -95,5 +99,15 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def framework(_: Request, error: HTTPException) -> JSONResponse:
-        document = {"type": "about:blank", "title": str(error.detail), "status": error.status_code}
-        return JSONResponse(document, error.status_code, error.headers, media_type=PROBLEM)
+        return plain_problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
+        logger.error("a request failed", exc_info=error)
+        return plain_problem(500, "Internal Server Error")
+
+
+def plain_problem(status: int, title: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A problem of which nothing more is to be said than its status does (RFC 9457 §4.2.1)."""
+    document = {"type": "about:blank", "title": title, "status": status}
+    return JSONResponse(document, status, headers, media_type=PROBLEM)

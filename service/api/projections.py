@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from service.api.moments import MinPosition, caught_up
 from service.api.services import Services
 
 
@@ -17,11 +18,13 @@ def projections_router(services: Services) -> APIRouter:
         return {"projections": await services.engine.status()}
 
     @router.get("/coverage", summary="Every agent's coverage")
-    async def coverages() -> dict[str, Any]:
+    async def coverages(min_position: MinPosition = None) -> dict[str, Any]:
+        await caught_up(services.engine, min_position)
         return {"agents": await services.queries.coverages()}
 
     @router.get("/coverage/{agent}", summary="The spans in which an agent's record is complete, and the gaps")
-    async def coverage(agent: str) -> dict[str, Any]:
+    async def coverage(agent: str, min_position: MinPosition = None) -> dict[str, Any]:
+        await caught_up(services.engine, min_position)
         return {"agent": agent, "spans": await services.queries.coverage(agent)}
 
     return router

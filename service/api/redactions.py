@@ -31,7 +31,19 @@ Text = Annotated[str, Field(min_length=1, max_length=2000)]
 class Redaction(BaseModel):
     """An order to blank fields of a call."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "call_id": "01RCC3N118B1V0SL8O7GK2LAES00000G",
+                    "fields": ["userData.*"],
+                    "by": "Ada",
+                    "why": "request of 3 May",
+                }
+            ]
+        },
+    )
 
     call_id: Text
     fields: list[Text] = Field(min_length=1, max_length=100, examples=[["userData.*"]])
@@ -44,7 +56,12 @@ class Redaction(BaseModel):
 class NewHold(BaseModel):
     """A legal hold; what is left out does not narrow its scope."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"case": "C-17", "by": "Ada", "why": "letter of the court", "agent": "15000"}]
+        },
+    )
 
     case: Text
     by: Text
@@ -59,7 +76,9 @@ class NewHold(BaseModel):
 class Release(BaseModel):
     """The end of a hold."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"by": "Ada", "why": "case closed"}]}
+    )
 
     by: Text
     why: Text

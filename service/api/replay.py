@@ -9,8 +9,8 @@ import msgspec
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from service.api.events import document
-from service.api.moments import resolve
+from service.api.events import EVENT_STREAM, document
+from service.api.moments import MinPosition, caught_up, resolve
 from service.api.services import Services
 from service.errors import BadInput
 from service.events import call_stream
@@ -18,29 +18,40 @@ from service.log import EventLog
 from service.projections import Step, call_story, difference_between, in_tempo
 
 MOMENT = "A position of the log, or a time in ISO 8601"
-Moment = Annotated[str, Query(description=MOMENT)]
-OptionalMoment = Annotated[str | None, Query(description=MOMENT)]
+Moment = Annotated[str, Query(description=MOMENT, examples=["42", "2026-11-24T09:30:00Z"])]
+OptionalMoment = Annotated[str | None, Query(description=MOMENT, examples=["42"])]
 
 
 def replay_router(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["replay"])
 
     @router.get("/calls/{call_id}/story", summary="Each event of a call, the legs after it, what it changed")
-    async def story(call_id: str) -> dict[str, Any]:
+    async def story(call_id: str, min_position: MinPosition = None) -> dict[str, Any]:
+        await caught_up(services.engine, min_position)
         steps = await call_story(services.log, services.queries, call_id)
         return {"call_id": call_id, "steps": [step_document(step) for step in steps]}
 
     @router.get("/diff", summary="What differs between two moments")
     async def diff(
-        first: Moment, second: Moment, call_id: str | None = None, agent: str | None = None
+        first: Moment,
+        second: Moment,
+        call_id: str | None = None,
+        agent: str | None = None,
+        min_position: MinPosition = None,
     ) -> dict[str, Any]:
+        await caught_up(services.engine, min_position)
         between = [await resolve(services.log, moment) for moment in (first, second)]
         found = await difference_between(
             services.queries, between[0] or 0, between[1] or 0, call_id=call_id, agent=agent
         )
         return {"first": between[0], "second": between[1], "differences": [one._asdict() for one in found]}
 
-    @router.get("/replay", summary="History again, as server-sent events in its own tempo")
+    @router.get(
+        "/replay",
+        summary="History again, as server-sent events in its own tempo",
+        response_class=StreamingResponse,
+        responses={200: {"content": EVENT_STREAM}},
+    )
     async def replay(
         since: OptionalMoment = None,
         until: OptionalMoment = None,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
+from service.api.events import HIGHEST, Position
 from service.api.services import Services
 from service.errors import Malformed, NotFound
 from service.log.checkpoints import Checkpoints, load_keys
@@ -26,13 +27,25 @@ def tlog_router(services: Services) -> APIRouter:
     router = APIRouter(prefix="/tlog", tags=["transparency log"])
     database: Database = services.log.database
 
-    @router.get("/checkpoint", summary="The latest signed checkpoint", response_class=Response)
+    @router.get(
+        "/checkpoint",
+        summary="The latest signed checkpoint",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     async def checkpoint() -> Response:
         keys = load_keys(services.settings.data_dir)
         note = await Checkpoints(database, keys).latest()
         return Response(note.encode(), media_type="text/plain; charset=utf-8", headers=BRIEFLY)
 
-    @router.get("/tile/{path:path}", summary="A hash tile, or a bundle of entries", response_class=Response)
+    @router.get(
+        "/tile/{path:path}",
+        summary="A hash tile, or a bundle of entries",
+        response_class=Response,
+        responses={
+            200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+        },
+    )
     async def tile(path: str) -> Response:
         """``tile/<level>/<index>[.p/<width>]`` or ``tile/entries/<index>[.p/<width>]``."""
         try:
@@ -58,15 +71,20 @@ def proofs_router(services: Services) -> APIRouter:
 
     @router.get("/consistency", summary="That the log at one size extends the log at another")
     async def consistency(
-        old: Annotated[int, Query(ge=0, description="Size of the earlier tree")],
-        new: Annotated[int, Query(ge=0, description="Size of the later tree")],
+        old: Annotated[int, Query(ge=0, le=HIGHEST, description="Size of the earlier tree", examples=[10])],
+        new: Annotated[int, Query(ge=0, le=HIGHEST, description="Size of the later tree", examples=[42])],
     ) -> dict[str, Any]:
         """The proof of RFC 9162 §2.1.4, to be checked against the roots of two checkpoints."""
         hashes = await checkpoints().consistency(old, new)
         return {"old": old, "new": new, "hashes": [b64encode(one).decode() for one in hashes]}
 
-    @router.get("/{position}", summary="Evidence that an event is in the log", response_class=Response)
-    async def evidence(position: int) -> Response:
+    @router.get(
+        "/{position}",
+        summary="Evidence that an event is in the log",
+        response_class=Response,
+        responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
+    )
+    async def evidence(position: Position) -> Response:
         """The file that ``calltrail prove`` writes: docs/verify.md says how to check it."""
         proof = await checkpoints().prove(position)
         return Response(proof.encode(), media_type="application/json", headers=BRIEFLY)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -12,6 +11,7 @@ from fastapi.responses import Response
 
 from service.api.filters import Filter
 from service.api.moments import AsOf, MinPosition, caught_up, resolve
+from service.api.paging import links
 from service.api.services import Services
 from service.api.tables import RESPONSES, Form, answer
 from service.audit.transfers import Sort, list_transfers, transfer_trail
@@ -39,16 +39,7 @@ def transfers_router(services: Services) -> APIRouter:
         await caught_up(services.engine, min_position)
         wanted = msgspec.structs.replace(wanted, as_of=await resolve(log, as_of))
         page = await list_transfers(database, queries, wanted, sort=sort, limit=limit, cursor=cursor)
-        links = {"first": "", "next": page.next}
-        parameters = [one for one in request.query_params.multi_items() if one[0] != "cursor"]
-        headers = {
-            "Link": ", ".join(
-                f"<{request.url.path}?{urlencode([*parameters, *([('cursor', place)] if place else [])])}>; "
-                f'rel="{name}"'
-                for name, place in links.items()
-                if place is not None
-            )
-        }
+        headers = {"Link": links(request, "cursor", first="", next=page.next)}
         return answer(request, form, msgspec.structs.asdict(page), page.transfers, headers)
 
     @router.get("/transfers/{transfer_id}", summary="One transfer's full trail, with its evidence")

@@ -113,6 +113,8 @@ def common(
     if version:
         typer.echo(f"calltrail {__version__}")
         raise typer.Exit
+    if log_level.upper() not in logs.LEVELS:
+        raise typer.BadParameter(f"--log-level is one of {', '.join(logs.LEVELS)}")
     logs.configure(log_level.upper())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 from typing import Annotated, Any, cast
 from uuid import UUID
@@ -14,6 +13,7 @@ from typer.core import TyperGroup
 from service.analytics import (
     BUCKETS,
     Bucket,
+    Rate,
     TransferFilter,
     count_transfers,
     freshness,
@@ -22,10 +22,9 @@ from service.analytics import (
 )
 from service.api.filters import read_pair
 from service.api.moments import zoned
-from service.api.tables import to_csv
 from service.audit.transfers import SORTS, Sort, list_transfers, transfer_trail
 from service.cli import show
-from service.cli.options import AsJson, DataDir, reading, run
+from service.cli.options import AsCsv, AsJson, DataDir, reading, run
 
 When = Annotated[datetime | None, typer.Option(help="A time, ISO 8601, in UTC.")]
 Agent = Annotated[str | None, typer.Option(help="By this agent, or unknown.")]
@@ -38,7 +37,6 @@ Commanded = Annotated[
 ]
 InDoubt = Annotated[bool, typer.Option("--in-doubt", help="Those that a person may settle.")]
 InGap = Annotated[bool, typer.Option("--gap", help="Those during which the record has a gap.")]
-AsCsv = Annotated[bool, typer.Option("--csv", help="Comma-separated values, for spreadsheets.")]
 
 
 class ShowById(TyperGroup):
@@ -102,14 +100,15 @@ def transfers(
             page = await list_transfers(
                 at.database, at.queries, wanted, sort=cast("Sort", sort), limit=limit, cursor=cursor
             )
-        if as_json:
-            show.print_json(msgspec.structs.asdict(page))
-        elif as_csv:
-            print_csv(page.transfers)
-        elif page.transfers:
-            show.print_transfers(f"Transfers: {len(page.transfers)} of {page.total}", page.transfers)
-        else:
-            show.console.print("No transfer fits.")
+        title = f"Transfers: {len(page.transfers)} of {page.total}"
+        show.print_list(
+            page.transfers,
+            lambda: show.print_transfers(title, page.transfers),
+            document=msgspec.structs.asdict(page),
+            nothing="No transfer fits.",
+            as_json=as_json,
+            as_csv=as_csv,
+        )
 
     run(main())
 
@@ -194,27 +193,20 @@ def reasons(
             [rate] = await transfer_rate(at.database, wanted)
             fresh = await freshness(at.database)
         rows = [msgspec.structs.asdict(figure) for figure in figures]
-        if as_json:
-            show.print_json(
-                {"rows": rows, "rate": msgspec.structs.asdict(rate)}
-                | {"fresh": msgspec.structs.asdict(fresh)}
-            )
-        elif as_csv:
-            print_csv(rows)
-        elif rows:
-            print_reasons(by, rows)
-            if rate.transferred_call_rate is not None:
-                show.console.print(
-                    f"{rate.transferred_calls} of {rate.calls} handled calls transferred "
-                    f"({rate.transferred_call_rate:.1%}); {rate.transfers_per_call:.2f} transfers per call."
-                )
-        else:
-            show.console.print("No transfer fits.")
+        show.print_list(
+            rows,
+            lambda: print_reasons(by, rows, rate),
+            document={"rows": rows}
+            | {"rate": msgspec.structs.asdict(rate), "fresh": msgspec.structs.asdict(fresh)},
+            nothing="No transfer fits.",
+            as_json=as_json,
+            as_csv=as_csv,
+        )
 
     run(main())
 
 
-def print_reasons(by: str, rows: list[dict[str, Any]]) -> None:
+def print_reasons(by: str, rows: list[dict[str, Any]], rate: Rate) -> None:
     total = sum(row["transfers"] for row in rows)
     columns = (*(("begins",) if "begins" in rows[0] else ()), by, "transfers", "share", "carried out")
     cells = [
@@ -228,7 +220,9 @@ def print_reasons(by: str, rows: list[dict[str, Any]]) -> None:
         for row in rows
     ]
     show.print_table(f"{total} transfers by {by}", columns, cells)
-
-
-def print_csv(rows: list[dict[str, Any]]) -> None:
-    sys.stdout.write(to_csv(rows).decode())
+    if rate.transferred_call_rate is not None:
+        show.console.print(
+            f"{rate.transferred_calls} of {rate.calls} handled calls transferred "
+            f"({rate.transferred_call_rate:.1%}); {rate.transfers_per_call:.2f} transfers per call.",
+            soft_wrap=True,
+        )

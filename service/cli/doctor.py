@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import typer
 
 from service.cli import show
-from service.cli.options import AsJson, DataDir, run
+from service.cli.options import AsCsv, AsJson, DataDir, run
 from service.config import Settings, load_settings
 from service.errors import CalltrailError, DatabaseError, SchemaMismatch, TlogError
 from service.log import EventLog, open_log
@@ -46,7 +46,7 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def doctor(data_dir: DataDir = None, as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """Check database, schema, log, projections, sessions, disk and clock. Exit status 1: something is broken.
 
     calltrail doctor
@@ -58,10 +58,15 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         findings.extend([one async for one in examine(load_settings(data_dir=data_dir))])
 
     run(main())
-    if as_json:
-        show.print_json({"findings": [one._asdict() for one in findings]})
-    else:
-        show.print_table("Doctor", ("what", "verdict", "finding", "what to do"), findings)
+    rows = [one._asdict() for one in findings]
+    show.print_list(
+        rows,
+        lambda: show.print_table("Doctor", ("what", "verdict", "finding", "what to do"), findings),
+        document={"findings": rows},
+        nothing="Nothing was checked.",
+        as_json=as_json,
+        as_csv=as_csv,
+    )
     if any(one.verdict == "broken" for one in findings):
         raise typer.Exit(1)
 

@@ -26,7 +26,7 @@ from service.cli.analytics_commands import (
     Reason,
 )
 from service.cli.log_commands import KeyFile, progress_bar
-from service.cli.options import AsJson, DataDir, reading, run
+from service.cli.options import AsJson, DataDir, reading, run, target
 from service.log.checkpoints import Checkpoints, load_keys
 
 
@@ -71,7 +71,7 @@ def audit(
             until=zoned(until),
         )
         wanted = Wanted(chosen, sample, seed)
-        target = out or Path(f"transfers.{'zip' if form == BUNDLE else form}")
+        file = target(out or Path(f"transfers.{'zip' if form == BUNDLE else form}"))
         async with reading(data_dir) as at:
             keys = load_keys(at.settings.data_dir, key_file)
             with progress_bar(hidden=as_json) as bar:
@@ -81,17 +81,17 @@ def audit(
                     Checkpoints(at.database, keys),
                     lambda done, total: bar.update(task, completed=done, total=total),
                 )
-                made = await exporter.export(wanted, form, by=by or getpass.getuser(), target=target)
+                made = await exporter.export(wanted, form, by=by or getpass.getuser(), target=file)
         if as_json:
-            show.print_json({"file": str(target), **made._asdict()})
+            show.print_json({"file": str(file), **made._asdict()})
             return
         show.console.print(
-            f"{target}: {made.transfers:,} transfers, {target.stat().st_size:,} bytes. "
+            f"{file}: {made.transfers:,} transfers, {file.stat().st_size:,} bytes. "
             f"Recorded at position {made.position}.",
             soft_wrap=True,
         )
         if form == BUNDLE:
-            show.console.print(f"Check it with calltrail verify {target}", soft_wrap=True)
+            show.console.print(f"Check it with calltrail verify {file}", soft_wrap=True)
             show.console.print(f"The log's public key: {keys.trusted[-1].encode()}", soft_wrap=True)
 
     run(main())

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from service.audit.verify import Bundle, verify_bundle
 from service.cli import show
 from service.cli.bench import run_bench
-from service.cli.options import AsJson, DataDir, run
+from service.cli.options import AsJson, DataDir, run, target
 from service.config import Settings, load_settings
 from service.errors import BadConfig, CalltrailError, TlogError
 from service.log import open_log
@@ -195,12 +195,12 @@ def prove(
     """
 
     async def main() -> None:
+        file = target(out or Path(f"event-{position}.json"))
         async with opened(data_dir) as (settings, database):
             keys = load_keys(settings.data_dir, key_file)
             evidence = await Checkpoints(database, keys).prove(position)
-        target = out or Path(f"event-{position}.json")
-        target.write_bytes(evidence.encode())
-        show.console.print(f"{target}: check it with calltrail verify {target}", soft_wrap=True)
+        file.write_bytes(evidence.encode())
+        show.console.print(f"{file}: check it with calltrail verify {file}", soft_wrap=True)
         show.console.print(f"The log's public key: {keys.trusted[-1].encode()}", soft_wrap=True)
 
     run(main())

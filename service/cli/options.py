@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from service.config import Settings, load_settings
+from service.errors import BadConfig
 from service.log import EventLog, open_log
 from service.postgres import Database, open_database
 from service.postgres.schema import check
@@ -22,8 +23,32 @@ DataDir = Annotated[
         help="Where the embedded Postgres and keys are.", envvar="CALLTRAIL_DATA_DIR", show_default=False
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
+
+
+def alone(context: typer.Context, chosen: bool) -> bool:
+    """Refuse two forms at once."""
+    if chosen and (context.params.get("as_json") or context.params.get("as_csv")):
+        raise typer.BadParameter("--json and --csv exclude each other")
+    return chosen
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.", callback=alone)]
+AsCsv = Annotated[
+    bool, typer.Option("--csv", help="Comma-separated values, for spreadsheets.", callback=alone)
+]
 AsOf = Annotated[str | None, typer.Option(help="As of a position of the log, or of a time (ISO 8601).")]
+
+
+def target(path: Path) -> Path:
+    """A file to be written, before any work is done for it.
+
+    Raises:
+        BadConfig: there is no such folder.
+
+    """
+    if not path.parent.is_dir():
+        raise BadConfig("--out", f"there is no folder {path.parent}", "Create it, or write elsewhere")
+    return path
 
 
 class Reading(NamedTuple):

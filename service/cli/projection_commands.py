@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from service.cli import show
-from service.cli.options import AsJson, DataDir, reading, run
+from service.cli.options import AsCsv, AsJson, DataDir, reading, run
 from service.config import load_settings
 from service.errors import BadConfig, CheckFailed
 from service.log import open_log
@@ -96,7 +96,9 @@ def rebuild(
                 RateColumn(),
                 TimeRemainingColumn(),
             )
-            with Progress(*columns, console=show.console, disable=as_json) as bar:
+            with Progress(
+                *columns, console=show.console, disable=as_json or not show.console.is_terminal
+            ) as bar:
                 task = bar.add_task(", ".join(names), total=None)
                 report = await rebuilder.rebuild(
                     names,
@@ -155,7 +157,7 @@ def difference_document(difference: Difference) -> dict[str, Any]:
     }
 
 
-def projections(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def projections(data_dir: DataDir = None, as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """Show how far each projection has come, its lag, and the events it could not digest.
 
     calltrail projections
@@ -164,20 +166,26 @@ def projections(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     async def main() -> None:
         async with reading(data_dir) as at:
             rows = await at.engine.status()
-        if as_json:
-            show.print_json({"projections": rows})
-            return
-        names = ("name", "generation", "position", "lag_events", "lag_seconds", "beat_at", "set_aside")
-        columns = ("projection", "generation", "position", "lag", "lag (s)", "alive at", "set aside")
-        show.print_table("Projections", columns, ([row[name] for name in names] for row in rows))
-        aside = [
-            (row["name"], one["position"], one["reason"]) for row in rows for one in row["set_aside_events"]
-        ]
-        if aside:
-            show.print_table("Set aside", ("projection", "position", "reason"), aside)
-            show.console.print("After a fix: calltrail rebuild --set-aside")
+        show.print_list(
+            rows,
+            lambda: show_projections(rows),
+            document={"projections": rows},
+            nothing="There is no projection.",
+            as_json=as_json,
+            as_csv=as_csv,
+        )
 
     run(main())
+
+
+def show_projections(rows: list[dict[str, Any]]) -> None:
+    names = ("name", "generation", "position", "lag_events", "lag_seconds", "beat_at", "set_aside")
+    columns = ("projection", "gen", "position", "lag", "lag (s)", "alive at", "set aside")
+    show.print_table("Projections", columns, ([row[name] for name in names] for row in rows))
+    aside = [(row["name"], one["position"], one["reason"]) for row in rows for one in row["set_aside_events"]]
+    if aside:
+        show.print_table("Set aside", ("projection", "position", "reason"), aside)
+        show.console.print("After a fix: calltrail rebuild --set-aside")
 
 
 def bench_projections(

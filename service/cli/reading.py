@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from service.api.moments import resolve
 from service.api.replay import step_document
 from service.cli import show
-from service.cli.options import AsJson, AsOf, DataDir, reading, run
+from service.cli.options import AsCsv, AsJson, AsOf, DataDir, reading, run
 from service.errors import NotFound
 from service.projections import Step, call_story, calls_of
 
@@ -21,6 +22,7 @@ def calls(
     every: Annotated[bool, typer.Option("--all", help="Also calls that are over.")] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Show calls and their legs, now or as of any moment.
 
@@ -33,12 +35,15 @@ def calls(
         async with reading(data_dir) as at:
             position = await resolve(at.log, as_of)
             rows = await at.queries.legs(as_of=position, agent=agent, call_id=call, include_over=every)
-        if as_json:
-            show.print_json({"as_of": position, "calls": calls_of(rows)})
-        elif rows:
-            show.print_legs("Calls" if position is None else f"Calls as of position {position}", rows)
-        else:
-            show.console.print("No live calls. Those that are over: calltrail calls --all")
+        title = "Calls" if position is None else f"Calls as of position {position}"
+        show.print_list(
+            rows,
+            lambda: show.print_legs(title, rows),
+            document={"as_of": position, "calls": calls_of(rows)},
+            nothing="No live calls. Those that are over: calltrail calls --all",
+            as_json=as_json,
+            as_csv=as_csv,
+        )
 
     run(main())
 
@@ -47,6 +52,7 @@ def history(
     call: Annotated[str, typer.Argument(help="The call's id.")],
     data_dir: DataDir = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Show every event of a call, in order: what GWS said, what was commanded, and what each changed.
 
@@ -56,12 +62,20 @@ def history(
     async def main() -> None:
         async with reading(data_dir) as at:
             steps = await call_story(at.log, at.queries, call)
-        events = [{**step_document(step), "changed_text": changes_text(step)} for step in steps]
-        if as_json:
-            shown = [{name: event[name] for name in event.keys() - {"changed_text"}} for event in events]
-            show.print_json({"call_id": call, "events": shown})
-        else:
-            show.print_events(f"Call {call}", events)
+        events = [step_document(step) for step in steps]
+        told = [
+            (event["position"], step.event.recorded_at, event["kind"], show.gist(event), changes_text(step))
+            for event, step in zip(events, steps, strict=True)
+        ]
+        columns = ("position", "recorded at", "kind", "what", "changed")
+        show.print_list(
+            events,
+            lambda: show.print_table(f"Call {call}", columns, told),
+            document={"call_id": call, "events": events},
+            nothing=f"Nothing is recorded of call {call}.",
+            as_json=as_json,
+            as_csv=as_csv,
+        )
 
     run(main())
 
@@ -79,6 +93,7 @@ def coverage(
     agent: Annotated[str | None, typer.Argument(help="Only this agent.")] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Show in which spans each agent's record is complete, and where it has gaps.
 
@@ -91,11 +106,23 @@ def coverage(
         agents = [one for one in found if agent in {None, one["agent"]}]
         if agent is not None and not agents:
             raise NotFound(f"no session of agent {agent} is recorded")
-        if as_json:
-            show.print_json({"agents": agents})
-        for one in () if as_json else agents:
-            columns = ("kind", "from", "to", "why", "position")
-            spans = [[span.get(name) for name in columns] for span in one["spans"]]
-            show.print_table(f"Agent {one['agent']}", columns, spans)
+        show.print_list(
+            [{"agent": one["agent"], **span} for one in agents for span in one["spans"]],
+            lambda: show_coverage(agents),
+            document={"agents": agents},
+            nothing="No agent is recorded. Name some: calltrail serve --agents-file …",
+            as_json=as_json,
+            as_csv=as_csv,
+        )
 
     run(main())
+
+
+def show_coverage(agents: Sequence[dict[str, Any]]) -> None:
+    columns = ("kind", "from", "to", "why", "position")
+    for one in agents:
+        spans = [
+            (span["kind"], show.moment(span["from"]), show.moment(span["to"]), span["why"], span["position"])
+            for span in one["spans"]
+        ]
+        show.print_table(f"Agent {one['agent']}", columns, spans)

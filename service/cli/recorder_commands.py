@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from service.cli import show
-from service.cli.options import AsJson, DataDir, run
+from service.cli.options import AsCsv, AsJson, DataDir, run
 from service.config import load_settings
 from service.postgres import open_database
 from service.postgres.schema import check
@@ -20,6 +20,7 @@ def sessions(
     ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Show where each agent's CometD session stands, and why.
 
@@ -31,14 +32,16 @@ def sessions(
         async with open_database(load_settings(data_dir=data_dir)) as database:
             await check(database)
             rows = await list_sessions(database, status)
-        if as_json:
-            show.print_json({"sessions": rows})
-        elif rows:
-            columns = ("agent", "status", "delivered", "nothing missed up to", "reason")
-            names = ("agent", "status", "delivered", "alive_at", "reason")
-            show.print_table("Sessions", columns, ([row[name] for name in names] for row in rows))
-        else:
-            show.console.print("No agent is recorded. Name some: calltrail serve --agents-file …")
+        columns = ("agent", "status", "delivered", "nothing missed up to", "reason")
+        names = ("agent", "status", "delivered", "alive_at", "reason")
+        show.print_list(
+            rows,
+            lambda: show.print_table("Sessions", columns, ([row[name] for name in names] for row in rows)),
+            document={"sessions": rows},
+            nothing="No agent is recorded. Name some: calltrail serve --agents-file …",
+            as_json=as_json,
+            as_csv=as_csv,
+        )
 
     run(main())
 

@@ -12,7 +12,7 @@ import typer
 from service.api.moments import zoned
 from service.api.redactions import hold_document, plan_document
 from service.cli import show
-from service.cli.options import AsJson, DataDir, reading, run
+from service.cli.options import AsCsv, AsJson, DataDir, reading, run
 from service.errors import BadConfig
 from service.redaction import (
     Fields,
@@ -89,6 +89,7 @@ def redactions(
     call: Annotated[str | None, typer.Option(help="Of this call.")] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """List what was redacted and what was refused: when, by whom, on what grounds.
 
@@ -98,14 +99,25 @@ def redactions(
     async def main() -> None:
         async with reading(data_dir) as at:
             rows = await list_redactions(at.log, call)
-        if as_json:
-            show.print_json({"redactions": rows})
-        elif rows:
-            names = ("position", "recorded_at", "outcome", "call_id", "fields", "who", "why")
-            columns = ("position", "recorded at", "outcome", "call", "fields", "by", "why")
-            show.print_table("Redactions", columns, ([row[name] for name in names] for row in rows))
-        else:
-            show.console.print("Nothing was redacted.")
+        columns = ("position", "recorded at", "outcome", "call", "what, by whom, why")
+        told = [
+            (
+                row["position"],
+                show.moment(row["recorded_at"]),
+                row["outcome"],
+                row["call_id"],
+                f"{', '.join(row['fields'])}, by {row['who']}: {row['why']}",
+            )
+            for row in rows
+        ]
+        show.print_list(
+            rows,
+            lambda: show.print_table("Redactions", columns, told),
+            document={"redactions": rows},
+            nothing="Nothing was redacted.",
+            as_json=as_json,
+            as_csv=as_csv,
+        )
 
     run(main())
 
@@ -167,7 +179,7 @@ def release(
     run(main())
 
 
-def holds(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def holds(data_dir: DataDir = None, as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List every legal hold, and whether it still stands.
 
     calltrail hold list
@@ -176,22 +188,32 @@ def holds(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     async def main() -> None:
         async with reading(data_dir) as at:
             found = [hold_document(hold) for hold in (await list_holds(at.log)).holds]
-        if as_json:
-            show.print_json({"holds": found})
-        elif found:
-            names = (
-                "hold_id",
-                "case",
-                "placed_by",
-                "placed_at",
-                "call_id",
-                "agent",
-                "since",
-                "until",
-                "released_at",
+        columns = ("hold", "case", "by", "placed at", "covers", "released at")
+        told = [
+            (
+                one["hold_id"],
+                one["case"],
+                one["placed_by"],
+                show.moment(one["placed_at"]),
+                covered(one),
+                show.moment(one["released_at"]),
             )
-            show.print_table("Legal holds", names, ([row[name] for name in names] for row in found))
-        else:
-            show.console.print("There is no hold.")
+            for one in found
+        ]
+        show.print_list(
+            found,
+            lambda: show.print_table("Legal holds", columns, told),
+            document={"holds": found},
+            nothing="There is no hold.",
+            as_json=as_json,
+            as_csv=as_csv,
+        )
 
     run(main())
+
+
+def covered(hold: dict[str, Any]) -> str:
+    """The scope of a hold in words."""
+    limits = {"call": "call_id", "agent": "agent", "from": "since", "until": "until"}
+    said = [f"{word} {hold[name]}" for word, name in limits.items() if hold[name] is not None]
+    return ", ".join(said) or "all calls"

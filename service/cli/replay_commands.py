@@ -16,7 +16,7 @@ from service.api.events import document
 from service.api.moments import resolve
 from service.api.replay import step_document, stretch
 from service.cli import show
-from service.cli.options import AsJson, DataDir, reading, run
+from service.cli.options import AsCsv, AsJson, DataDir, reading, run
 from service.errors import BadConfig
 from service.events import call_stream
 from service.projections import Step, call_story, difference_between, in_tempo
@@ -158,6 +158,7 @@ def diff(
     agent: Annotated[str | None, typer.Option(help="Only this agent's legs.")] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Compare two moments: which legs appeared, which are gone, and which changed, field by field.
 
@@ -170,19 +171,22 @@ def diff(
             positions = await asyncio.gather(*(resolve(at.log, moment) for moment in (first, second)))
             one, other = (-1 if position is None else position for position in positions)
             found = await difference_between(at.queries, one, other, call_id=call, agent=agent)
-        if as_json:
-            show.print_json(
-                {"first": one, "second": other, "differences": [each._asdict() for each in found]}
-            )
-        elif not found:
-            show.console.print("No difference.")
-        else:
-            rows = [
-                (each.call_id, each.device, each.what, name, before, after)
-                for each in found
-                for name, (before, after) in each.fields.items()
-            ]
-            columns = ("call", "device", "what", "field", "before", "after")
-            show.print_table(f"From position {one} to {other}", columns, rows)
+        rows = [
+            {"call_id": each.call_id, "device": each.device, "what": each.what}
+            | {"field": name, "before": before, "after": after}
+            for each in found
+            for name, (before, after) in each.fields.items()
+        ]
+        columns = ("call", "device", "what", "field", "before", "after")
+        show.print_list(
+            rows,
+            lambda: show.print_table(
+                f"From position {one} to {other}", columns, ([*row.values()] for row in rows)
+            ),
+            document={"first": one, "second": other, "differences": [each._asdict() for each in found]},
+            nothing="No difference.",
+            as_json=as_json,
+            as_csv=as_csv,
+        )
 
     run(main())

@@ -99,7 +99,10 @@ def simulate(
 
 
 def upgrade(data_dir: DataDir = None) -> None:
-    """Bring the database's schema to this program's revision."""
+    """Bring the database's schema to this program's revision.
+
+    calltrail db upgrade
+    """
 
     async def main() -> None:
         async with open_database(load_settings(data_dir=data_dir)) as database:

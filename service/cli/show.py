@@ -1,25 +1,32 @@
-"""How the command line shows things: tables for people, JSON for programs."""
+"""How the command line shows things: tables for people, JSON for programs, CSV for spreadsheets."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
+from service.api.tables import to_csv
 from service.log import rfc3339
 
-console = Console(highlight=False)
-"""Colours go off by themselves when the output is no terminal, or when NO_COLOR is set."""
+UNBOUNDED = 100_000  # characters across
+console = Console(highlight=False, width=None if sys.stdout.isatty() else UNBOUNDED)
+"""Colours go off by themselves when NO_COLOR is set, or in a pipe, where nothing is cut either."""
 
-IDS = frozenset({"call", "transfer"})
+IDS = frozenset({"call", "transfer", "device", "hold"})
 ROOM_FOR_IDS = 100  # characters across
+SHORTEST_ID, TAIL = 18, 4
+SEPARATOR = 2
+NARROWEST = 8  # of a column that is wrapped
+LONGEST_WORD = 20
 
 STATE_STYLES = {
     "Ringing": "yellow",
@@ -48,20 +55,91 @@ def plain(value: object) -> str:
     raise TypeError(f"{type(value).__name__} has no JSON form here")
 
 
+def print_list(
+    rows: Sequence[Mapping[str, Any]],
+    table: Callable[[], None],
+    *,
+    document: Mapping[str, Any],
+    nothing: str,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Write a list as it was asked for: `document`, or all that `rows` hold, or `table`.
+
+    `nothing` is what a person is told where there are no rows.
+    """
+    if as_json:
+        print_json(document)
+    elif as_csv:
+        sys.stdout.write(to_csv(rows).decode())
+    elif rows:
+        table()
+    else:
+        console.print(nothing)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table that fits the terminal. Where there is room, ids are not cut: they are to be copied."""
-    cells = [[cell(value) for value in row] for row in rows]
-    whole = IDS if cells and console.width >= ROOM_FOR_IDS else ()
-    headers = [
-        Column(name, min_width=max(len(row[number]) for row in cells) if name in whole else None)
+    """Write a table that fits the terminal: long text is wrapped; ids, times and single words are not.
+
+    Where the terminal is too narrow even so, everything is wrapped.
+    """
+    values = list(rows)
+    cells = [[cell(value) for value in row] for row in values]
+    if console.width < ROOM_FOR_IDS:
+        shorten_ids(columns, cells)
+    widths = widths_of(columns, cells)
+    whole = [
+        name in IDS
+        or all(
+            len(row[number]) <= LONGEST_WORD or isinstance(value[number], datetime)
+            for row, value in zip(cells, values, strict=True)
+        )
         for number, name in enumerate(columns)
     ]
+    least = sum(width if keep else NARROWEST for width, keep in zip(widths, whole, strict=True))
+    fits = least + SEPARATOR * (len(widths) - 1) <= console.width
     table = Table(
-        *headers, title=title, title_justify="left", show_edge=False, pad_edge=False, title_style="bold"
+        title=title,
+        show_header=any(columns),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
     )
+    for name, keep in zip(columns, whole, strict=True):
+        table.add_column(name, no_wrap=keep and fits, overflow="fold")
     for row in cells:
         table.add_row(*row)
     console.print(table)
+
+
+def shorten_ids(columns: Sequence[str], cells: Sequence[list[Text]]) -> None:
+    """Shorten ids as far as the terminal's width demands, in the middle: neighbours often begin alike."""
+    widths = widths_of(columns, cells)
+    excess = sum(widths) + SEPARATOR * (len(widths) - 1) - console.width
+    ids = [number for number, name in enumerate(columns) if name in IDS]
+    for left, number in zip(range(len(ids), 0, -1), ids, strict=True):
+        room = min(widths[number], max(SHORTEST_ID, widths[number] - max(0, -(-excess // left))))
+        excess -= widths[number] - room
+        for row in cells:
+            row[number] = shortened(row[number], room)
+
+
+def widths_of(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> list[int]:
+    """What each column would take if nothing were wrapped."""
+    return [max(map(len, column)) for column in zip(map(Text, columns), *cells, strict=True)]
+
+
+def shortened(text: Text, room: int) -> Text:
+    """An id in no more than `room` characters: its beginning and its end."""
+    return text if len(text) <= room else Text.assemble(text[: room - TAIL - 1], "…", text[-TAIL:])
+
+
+def moment(text: str | None) -> datetime | None:
+    """A time as documents have it (RFC 3339)."""
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def cell(value: Any) -> Text:
@@ -120,13 +198,8 @@ def print_trail(transfer: Mapping[str, Any]) -> None:
         ],
     )
     columns = ("step", "position", "at", "why", "by")
-    print_table("Steps", columns, ([step.get(name) for name in columns] for step in transfer["steps"]))
-
-
-def print_events(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    columns = ("position", "recorded at", "kind", "what", "changed")
-    cells = ((r["position"], r["recorded_at"], r["kind"], gist(r), r.get("changed_text")) for r in rows)
-    print_table(title, columns, cells)
+    steps = [{**step, "at": moment(step["at"])} for step in transfer["steps"]]
+    print_table("Steps", columns, ([step.get(name) for name in columns] for step in steps))
 
 
 def gist(event: Mapping[str, Any]) -> str:

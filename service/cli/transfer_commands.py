@@ -56,5 +56,8 @@ def settle(
 
 
 def asyncapi() -> None:
-    """Print the AsyncAPI document of the commands that are taken by message."""
+    """Print the AsyncAPI document of the commands that are taken by message.
+
+    calltrail asyncapi > asyncapi.json
+    """
     typer.echo(asyncapi_document())

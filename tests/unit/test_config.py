@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from service.config import load_settings, read_agents
+from service.config import Settings, load_settings, read_agents
 from service.errors import BadConfig
 
 GOOD = '[[agent]]\nuser = "15000"\npassword = "p"\n'
@@ -59,3 +60,25 @@ def test_a_single_agent_can_come_from_the_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("CALLTRAIL_PASSWORD", "p")
     [agent] = load_settings().agents()
     assert agent.user == "15000"
+
+
+def test_the_documentation_tells_every_setting_and_its_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "_" in line[:14]
+    ]
+    told = {row[0].strip("`"): row for row in rows if len(row) == 4}
+    names = {
+        "DATABASE_URL" if name == "database_url" else f"CALLTRAIL_{name.upper()}": field
+        for name, field in Settings.model_fields.items()
+    }
+    assert told.keys() == names.keys()
+    for name, field in names.items():
+        _, meaning, unit, default = told[name]
+        assert meaning
+        assert unit
+        assert not name.endswith("_S") or unit == "seconds"
+        assert not name.endswith("_BYTES") or unit == "bytes"
+        value = field.get_default(call_default_factory=True)
+        if value is not None and name not in {"CALLTRAIL_DATA_DIR", "CALLTRAIL_POSTGRES_OPTIONS"}:
+            assert default.strip("`") == (value if isinstance(value, str) else json.dumps(value)), name

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from rich.console import Console
 from sqlalchemy.engine import URL
 from typer.testing import CliRunner
 
-from service.cli import app, exit_status
+from service.cli import app, exit_status, show
 from service.errors import CalltrailError
 from service.log import EventLog
 from service.projections.histories import Histories
@@ -47,6 +48,7 @@ async def test_analytics_by_command(
     one = transfers[0]["transfer_id"]
     trail = await document("transfer", "show", one)
     assert [event["position"] for event in trail["events"] if event["role"] == "step"]
+    monkeypatch.setattr(show, "console", Console(width=80, highlight=False))
     for command in (["transfer", one], ["transfers"], ["reasons"], ["reasons", "--bucket", "day"]):
         done = await calltrail(*command)
         assert done.exit_code == 0, done
