@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from service.errors import BadInput
-from service.events import CommandObserved, decode
+from service.events import decode
 
 BLANK = "[redacted]"
 BLANK_TEXT = b"[redacted]"
@@ -58,14 +58,10 @@ class Fields:
         head, newline, body = payload.partition(b"\n")
         blanked: list[tuple[str, Any]] = []
         line = self._blank_text("(the line)", head, call_id, blanked)
-        texts = [
-            self._blank_text("(the body)", text, call_id, blanked) for text in texts_in(kind, head, body)
-        ]
+        text = self._blank_text("(the body)", body, call_id, blanked)
         if not blanked:
             return payload, []
-        if len(texts) == 2:
-            line = compact(json.loads(line) | {"request_bytes": len(texts[0])})
-        new = line + newline + b"".join(texts)
+        new = line + newline + text
         self._check_found_as_before(kind, payload, new)
         return new, blanked
 
@@ -131,17 +127,6 @@ class Fields:
 
 def compact(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
-
-
-def texts_in(kind: str, head: bytes, body: bytes) -> list[bytes]:
-    """The texts of a body: of an observed command the request and the answer, else one."""
-    if kind == CommandObserved.kind():
-        try:
-            asked: int = json.loads(head).get("request_bytes", 0)
-        except ValueError:
-            return [body]
-        return [body[:asked], body[asked:]]
-    return [body]
 
 
 def blank_all(value: Any, at: Path, blanked: list[tuple[str, Any]]) -> Any:

@@ -199,13 +199,17 @@ async def test_text_that_no_unicode_can_hold_is_recorded(
         assert body_of(found) == odd
 
 
+async def fails(_delivery: object) -> None:
+    raise ZeroDivisionError
+
+
 async def test_one_agent_s_failure_touches_no_other(
     database: Database, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with recording(settings_for(database, simulator.url, tmp_path), agents(2)) as application:
         await until(application.log, "CallsSnapshotTaken", count=2)
         broken = application.recorder.agents["15000"]
-        monkeypatch.setattr(broken._numbering, "events_of", lambda *_: 1 / 0)
+        monkeypatch.setattr(broken, "_deliver", fails)
         inject(simulator, range(1), "15000")
         bodies = inject(simulator, range(3), "15001")
         await until(application.log, "NotificationReceived", count=3)
