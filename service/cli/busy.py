@@ -1,4 +1,4 @@
-"""`calltrail demo --busy`: a contact centre's three weeks in two minutes, recorded in earnest.
+"""`calltrail demo --busy`: a contact centre's three weeks in a little over two minutes, recorded in earnest.
 
 The simulator runs in a process of its own; what it tells goes through the same recorder, log and views as
 anything else. Its calls bear the times of three weeks; the record bears those of now.
