@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
@@ -15,21 +16,27 @@ import typer
 
 from service import analytics
 from service.analytics import TransferFilter
+from service.audit.export import BUNDLE, Exporter
+from service.audit.selection import Wanted
 from service.audit.transfers import list_transfers, transfer_trail
 from service.cli import show
 from service.cli.options import AsJson, run
 from service.cli.projection_commands import stopped
 from service.config import load_settings
 from service.log import EventLog, open_log
+from service.log.checkpoints import Checkpoints, load_keys
 from service.postgres import Database, database_errors, open_database
 from service.postgres.schema import upgrade
-from service.projections import Queries, TransferFacts
+from service.projections import Engine, Queries, TransferFacts, catalogue
 from service.projections.engine import enter
+from service.projections.histories import Histories
 from service.projections.sql import live_generation
 
 PAGE_DAYS = 30
 """What a page shows unless it is told otherwise; the made-up transfers are of a year."""
 REPETITIONS = 20
+EXPORTED_EVENTS = 100_000  # of which three in a hundred are transfers
+FOLDING_S = 300.0
 
 CALLS = f"""
 INSERT INTO call_facts
@@ -111,15 +118,32 @@ async def p95_ms(page: Page) -> float:
     return round(quantiles(taken, n=20)[-1], 1)
 
 
-async def measure(database: Database, log: EventLog, transfers: int) -> dict[str, Any]:
-    """Fill an empty database with `transfers` and time each page's data, and one transfer's trail."""
+async def export_rate(database: Database, log: EventLog, folder: Path) -> float:
+    """How many transfers a second go into an evidence bundle, of calls that were recorded and folded."""
+    events = islice(Histories(live=200, agents=400).events(), EXPORTED_EVENTS)
+    while page := list(islice(events, 2_000)):
+        await log.append(page)
+    engine = Engine(database, log, catalogue())
+    engine.loop.start()
+    await engine.reached(EXPORTED_EVENTS - 1, timeout_s=FOLDING_S)
+    await engine.loop.stop()
+    exporter = Exporter(log, Checkpoints(database, load_keys(folder)))
+    begun = time.perf_counter()
+    made = await exporter.export(Wanted(), BUNDLE, by="bench faces", target=folder / "transfers.zip")
+    return round(made.transfers / (time.perf_counter() - begun), 1)
+
+
+async def measure(database: Database, log: EventLog, folder: Path, transfers: int) -> dict[str, Any]:
+    """Export from an empty database, then fill it with `transfers` and time the data of pages and a trail."""
     queries = Queries(database)
+    exported = await export_rate(database, log, folder)
     await make_facts(database, transfers)
     middle: UUID = await database.pool.fetchval("SELECT md5('made-up-' || $1::bigint)::uuid", transfers // 2)
     return {
         "transfers": transfers,
         "page_p95_ms": {name: await p95_ms(page) for name, page in pages(database, queries).items()},
         "trail_p95_ms": await p95_ms(lambda: transfer_trail(database, queries, log, middle)),
+        "export_transfers_per_s": exported,
     }
 
 
@@ -138,12 +162,13 @@ def faces(
             async with open_database(settings) as database:
                 await upgrade(database.url)
                 async with open_log(database, max_payload_bytes=settings.max_payload_bytes) as log:
-                    result = await measure(database, log, transfers)
+                    result = await measure(database, log, Path(home), transfers)
             if as_json:
                 show.print_json(result)
             else:
                 rows = [*result["page_p95_ms"].items(), ("one trail", result["trail_p95_ms"])]
                 show.print_table(f"{transfers} transfers: p95 in ms", ("page", "ms"), rows)
+                show.console.print(f"{result['export_transfers_per_s']} transfers/s into a bundle")
             await stopped(Path(home))
 
     run(main())

@@ -127,11 +127,16 @@ def publish(simulator: Simulator, agent: str, numbers: Counter[str]) -> int:
 
 
 async def given_again(simulator: Simulator, applications: list[Application], numbers: Counter[str]) -> None:
-    """Wait until each application is given something that is published from now on."""
-    waiting = {one.user: publish(simulator, one.user, numbers) for one in applications}
+    """Wait until each application is given something that is published from now on.
+
+    What is published into a session that its application is about to give up is never given: there is more.
+    """
+    first = {one.user: numbers[one.user] for one in applications}
     async with asyncio.timeout(DEADLINE_S):
-        while any(max(one.given, default=-1) < waiting[one.user] for one in applications):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        while waiting := [one for one in applications if max(one.given, default=-1) < first[one.user]]:
+            for one in waiting:
+                publish(simulator, one.user, numbers)
+            await asyncio.sleep(0.5)
 
 
 class Taps:
@@ -173,12 +178,12 @@ async def zygote(database: Database, upstream: str, port: int) -> AsyncIterator[
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,
     )
     try:
         yield Taps(process, port)
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
+        os.killpg(process.pid, signal.SIGKILL)  # what is left holds the pipe that `wait` waits for
         await process.wait()
 
 
