@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from databases import execute
+from hypothesis import settings
 from sqlalchemy.engine import URL, make_url
 
 from service.log import EventLog, open_log
@@ -28,6 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--site", metavar="URL", help="a running service to take pictures of, not the tests' own"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the same examples each time, so that a change breaks a test or does not; --long draws others."""
+    settings.register_profile("same", deadline=None, derandomize=True)
+    settings.register_profile("other", deadline=None)
+    settings.load_profile("other" if config.getoption("--long") else "same")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 
 from service import __version__
@@ -22,6 +22,7 @@ from service.api.replay import replay_router
 from service.api.services import Services
 from service.api.sessions import sessions_router
 from service.api.tap import tap_router
+from service.api.texts import storable_parameters
 from service.api.tlog import proofs_router, tlog_router
 from service.api.transfers import transfers_router
 
@@ -49,12 +50,11 @@ def create_api(services: Services) -> FastAPI:
         redactions_router,
         analytics_router,
         tap_router,
+        tlog_router,
+        proofs_router,
     )
     for router in routers:
-        app.include_router(router(services))
-
-    app.include_router(tlog_router(services))
-    app.include_router(proofs_router(services))
+        app.include_router(router(services), dependencies=[Depends(storable_parameters)])
 
     @app.get("/healthz", tags=["service"], summary="Whether the service can do its work")
     async def health() -> dict[str, Any]:

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from service.api.drop_in import check_size, read_body
 from service.api.problems import problem
 from service.api.services import Services
+from service.api.texts import RequestBody
 from service.errors import BadCommand
 from service.gws.messages import LONGEST_ID
 from service.transfers import Abandon, Finding, Outcome, Settle, build_body, parse_command
@@ -45,11 +46,10 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-class Settlement(BaseModel):
+class Settlement(RequestBody):
     """A person's decision on a transfer that evidence has not settled."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"outcome": "confirmed", "by": "Ada", "why": "the caller says so"}]},
     )
 

@@ -8,12 +8,13 @@ from typing import Literal
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.background import BackgroundTask
 
 from service.analytics import TransferFilter
 from service.api.filters import Filter
 from service.api.services import Services
+from service.api.texts import RequestBody
 from service.audit.export import BUNDLE, Exporter
 from service.audit.selection import Wanted
 from service.log.checkpoints import Checkpoints, load_keys
@@ -28,11 +29,10 @@ MEDIA_TYPES = {
 }
 
 
-class ExportRequest(BaseModel):
+class ExportRequest(RequestBody):
     """In which form, and who asks. Which transfers says the query, as for the list of them."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"format": "bundle", "by": "Ada Auditor"}]},
     )
 

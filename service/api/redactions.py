@@ -7,9 +7,10 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from service.api.services import Services
+from service.api.texts import RequestBody
 from service.errors import BadInput
 from service.log import rfc3339
 from service.redaction import (
@@ -28,11 +29,10 @@ from service.redaction import (
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
-class Redaction(BaseModel):
+class Redaction(RequestBody):
     """An order to blank fields of a call."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {
@@ -53,11 +53,10 @@ class Redaction(BaseModel):
     confirm: bool = Field(default=False, description="false: only say what would be blanked")
 
 
-class NewHold(BaseModel):
+class NewHold(RequestBody):
     """A legal hold; what is left out does not narrow its scope."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [{"case": "C-17", "by": "Ada", "why": "letter of the court", "agent": "15000"}]
         },
@@ -73,12 +72,10 @@ class NewHold(BaseModel):
     everything: bool = Field(default=False, description="Must be true where no scope is given")
 
 
-class Release(BaseModel):
+class Release(RequestBody):
     """The end of a hold."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"by": "Ada", "why": "case closed"}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"by": "Ada", "why": "case closed"}]})
 
     by: Text
     why: Text

@@ -6,7 +6,7 @@ from service.projections.compare import Difference
 from service.projections.coverage import Coverage
 from service.projections.engine import Engine
 from service.projections.observed_transfer import ObservedTransfer
-from service.projections.projection import Projection
+from service.projections.projection import Projection, storable
 from service.projections.queries import Queries, TransferFilter, calls_of
 from service.projections.rebuild import Rebuilder, Report
 from service.projections.story import Step, call_story, difference_between, in_tempo
@@ -32,4 +32,5 @@ __all__ = [
     "catalogue",
     "difference_between",
     "in_tempo",
+    "storable",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 
 from service.api import Services, create_api
+from service.api.texts import storable_parameters
 from service.errors import NotFound
 from service.web.calls import call_pages
 from service.web.frame import FOR_EVER, Frame
@@ -29,7 +30,7 @@ def create_site(services: Services) -> FastAPI:
         trust_page(services, frame, verifications),
         live_events(services),
     ):
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(storable_parameters)])
 
     @app.get("/static/{name}", include_in_schema=False)
     async def static(request: Request, name: str) -> Response:

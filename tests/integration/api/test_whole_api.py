@@ -42,6 +42,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 EACH = 6  # requests of each mode to each operation
+EACH_IN_LONG = 100
 EVENTS = 200
 
 
@@ -78,7 +79,9 @@ async def api(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         await application.engine.loop.stop()
 
 
-async def test_any_request_is_answered_as_the_document_says(api: Api) -> None:
+async def test_any_request_is_answered_as_the_document_says(api: Api, pytestconfig: pytest.Config) -> None:
+    each = EACH_IN_LONG if pytestconfig.getoption("--long") else EACH
+
     def ask_all() -> int:
         schema = schemathesis.openapi.from_dict(api.document)
         asked = 0
@@ -88,7 +91,7 @@ async def test_any_request_is_answered_as_the_document_says(api: Api) -> None:
             for mode in MODES:
 
                 @settings(
-                    max_examples=EACH, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+                    max_examples=each, deadline=None, database=None, suppress_health_check=list(HealthCheck)
                 )
                 @given(case=schema[path][method].as_strategy(generation_mode=mode))
                 def ask(case: Any) -> None:
@@ -175,6 +178,9 @@ async def test_a_client_that_knows_only_the_document_can_use_it(api: Api) -> Non
         ("GET", "/v1/events/99999999999999999999", 400),
         ("POST", "/v1/holds", 400),
         ("POST", "/api/v2/me/calls/x", 403),
+        ("GET", "/v1/calls/a%00b", 400),
+        ("GET", "/v1/calls?agent=a%00b", 400),
+        ("GET", "/v1/calls/a%00b/history", 400),
         ("GET", "/v1/coverage?min_position=999999", 404),
     ],
 )
@@ -184,6 +190,16 @@ async def test_every_error_is_a_problem(api: Api, method: str, path: str, status
         assert response.content_type == "application/problem+json"
     assert (response.status, problem["status"]) == (status, status)
     assert {"type", "title"} <= problem.keys()
+
+
+@pytest.mark.parametrize("unstorable", ["a\0b", "\ud800"])
+@pytest.mark.parametrize("field", ["call_id", "by", "fields"])
+async def test_text_that_postgres_cannot_hold_is_named(api: Api, field: str, unstorable: str) -> None:
+    order: dict[str, Any] = {"call_id": "c", "fields": ["userData.*"], "by": "Ada", "why": "asked"}
+    order[field] = [unstorable] if field == "fields" else unstorable
+    async with api.http.post(f"{api.url}/v1/redactions", json=order) as response:
+        problem = await response.json()
+    assert (response.status, problem["field"].partition(".")[0]) == (400, field)
 
 
 async def test_what_has_not_changed_is_not_sent_again(api: Api) -> None:
