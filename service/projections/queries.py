@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -69,20 +68,6 @@ UNION ALL SELECT legs.* FROM unnest($3::bigint[]) AS above (place) CROSS JOIN LA
 AT = "AND from_position <= $1 AND (to_position IS NULL OR to_position > $1)"
 
 
-@dataclass(frozen=True, slots=True)
-class TransferFilter:
-    """Which transfers; None: any. Times are of the request; `since` is inclusive, `until` is not."""
-
-    call_id: str | None = None
-    agent: str | None = None
-    destination: str | None = None
-    reason: str | None = None
-    outcome: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    before_position: int | None = None
-
-
 class Queries:
     """Reads the live generation of each projection."""
 
@@ -110,9 +95,15 @@ class Queries:
         rows = await self._rows(f"{_SELECT_LEGS} AND call_id = $1 ORDER BY from_position", call_id)
         return [row["from_position"] for row in rows]
 
-    async def transfers(self, wanted: TransferFilter, *, limit: int = 100) -> list[dict[str, Any]]:
+    async def transfers(
+        self, *, call_id: str | None = None, outcome: str | None = None, limit: int = 100
+    ) -> list[dict[str, Any]]:
         """Transfers, newest first, each with the gaps in its agent's record that overlap it."""
-        statement, arguments = transfers_query(wanted)
+        statement, arguments = TRANSFERS, list[Any]()
+        for name, value in (("call_id", call_id), ("outcome", outcome)):
+            if value is not None:
+                arguments.append(value)
+                statement += f" AND {name} = ${len(arguments)}"
         statement += f" ORDER BY first_position DESC LIMIT {limit:d}"
         return await self._with_gaps(await self._rows(statement, *arguments))
 
@@ -183,25 +174,6 @@ class Queries:
                 for name in names:
                     row[name] = decode(row[name])
         return rows
-
-
-def transfers_query(wanted: TransferFilter) -> tuple[str, list[Any]]:
-    """The statement that selects the transfers in `wanted`, commanded and observed, and its arguments."""
-    statement, arguments = TRANSFERS, list[Any]()
-    for condition, value in (
-        ("call_id =", wanted.call_id),
-        ("agent =", wanted.agent),
-        ("destination =", wanted.destination),
-        ("reason =", wanted.reason),
-        ("outcome =", wanted.outcome),
-        ("requested_at >=", wanted.since),
-        ("requested_at <", wanted.until),
-        ("first_position <", wanted.before_position),
-    ):
-        if value is not None:
-            arguments.append(value)
-            statement += f" AND {condition} ${len(arguments)}"
-    return statement, arguments
 
 
 HIGHEST = 1 << 40  # beyond the position of any event: each doubling costs one more probe

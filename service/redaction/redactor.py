@@ -57,7 +57,8 @@ MAY_HOLD = """
 SELECT c.oid::regclass::text AS name, c.relkind = 'p' AS has_partitions
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')
-  AND (c.relkind IN ('r', 'm') OR c.relkind = 'p' AND EXISTS (SELECT FROM pg_statistic WHERE starelid = c.oid))
+  AND (c.relkind IN ('r', 'm')
+       OR c.relkind = 'p' AND EXISTS (SELECT FROM pg_statistic WHERE starelid = c.oid))
   AND NOT EXISTS (
     SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid AND i.inhparent = 'event_log'::regclass
       AND c.oid NOT IN (SELECT tableoid FROM event_log WHERE position = ANY($1::bigint[])))

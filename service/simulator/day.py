@@ -32,7 +32,9 @@ REPORT_S = 0.5
 async def day(calls: int, agents: int, seed: int) -> None:
     """Run the day; see the module's text."""
     lines = await standard_input()
-    async with Simulator(seed=seed, agent_count=agents, answer_after_s=0.05, interval_ms=POLL_EVERY_MS) as simulator:
+    async with Simulator(
+        seed=seed, agent_count=agents, answer_after_s=0.05, interval_ms=POLL_EVERY_MS
+    ) as simulator:
         say(simulator.url)
         address = (await lines.readline()).decode().strip()
         scenario = Scenario(

@@ -97,10 +97,10 @@ class Scenario:
     times faster than real ones (the simulator's own `speed` is set to it, so that durations look right).
     `transfer_share` of the talks end in a transfer, `back_share` of the later ones go back to the agent
     before (ping-pong). After a transfer an agent looks at the telephone for `settle_s` real seconds before
-    deciding whether it worked. `through` is the address that the agents' applications send to, the simulator's own
-    when None. Where `commands_through` is given, `commanded_share` of the single-step transfers are sent to
-    that address instead. With a `calendar` the `calls` bear its times, spread over its weeks; every
-    `loss_every` calls an agent's CometD session is lost. `happened` counts what was done.
+    deciding whether it worked. `through` is the address that the agents' applications send to, the
+    simulator's own when None. Where `commands_through` is given, `commanded_share` of the single-step
+    transfers are sent to that address instead. With a `calendar` the `calls` bear its times, spread over
+    its weeks; every `loss_every` calls an agent's CometD session is lost. `happened` counts what was done.
     """
 
     world: World

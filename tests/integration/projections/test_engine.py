@@ -15,7 +15,7 @@ from service.events import NotificationReceived, ProjectionRebuilt, encode
 from service.gws import dialect
 from service.log import EventLog, NewEvent, Producer
 from service.postgres import Database
-from service.projections import CallState, Engine, Projection, Queries, Rebuilder, TransferFilter, catalogue
+from service.projections import CallState, Engine, Projection, Queries, Rebuilder, catalogue
 from service.projections.histories import Session, notification
 from service.projections.projection import Key, Recorded, Row
 from service.projections.queries import legs_query
@@ -248,7 +248,7 @@ async def test_a_transfers_row_names_the_gaps_that_overlap_it(database: Database
     async with engine(database, log) as running:
         await caught_up(running, log)
     queries = Queries(database)
-    rows = await queries.transfers(TransferFilter())
+    rows = await queries.transfers()
     assert rows
     assert (await queries.transfer(rows[0]["transfer_id"]))["gaps"] == []
 

@@ -16,7 +16,7 @@ from service.log import EventLog, Producer
 from service.log.checkpoints import Checkpoints, load_keys
 from service.log.verify import verify_log
 from service.postgres import Database
-from service.projections import Engine, Queries, Rebuilder, TransferFilter, catalogue
+from service.projections import Engine, Queries, Rebuilder, catalogue
 from service.projections.histories import Histories, of
 from service.redaction import (
     Fields,
@@ -78,7 +78,7 @@ async def test_the_old_values_are_nowhere_in_the_database(
 async def test_what_held_the_old_values_is_vacuumed_and_no_other_part_of_the_log(
     redactor: Redactor, database: Database, log: EventLog, engine: Engine, owner: Connection
 ) -> None:
-    """Old row versions are out of SQL's sight, so what is looked at is that each table was cleared of them."""
+    """SQL does not show old row versions: what can be seen is that each table was cleared of them."""
     await tell(log)
     await engine.reached(await log.next_position() - 1, timeout_s=20)
     await owner.execute("SELECT event_log_ensure_partition(event_log_partition_size())")
@@ -268,5 +268,5 @@ async def test_readers_of_transfers_find_the_redacted_one(
 ) -> None:
     transfer_id = await tell(log)
     await redactor.redact(ORDER)
-    rows = await Queries(database).transfers(TransferFilter(CALL), limit=10)
+    rows = await Queries(database).transfers(call_id=CALL, limit=10)
     assert [row["transfer_id"] for row in rows] == [transfer_id]
