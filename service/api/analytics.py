@@ -33,7 +33,7 @@ Top = Annotated[int, Query(ge=1, le=1_000, description="Values told by themselve
 
 
 class Question:
-    """What all questions have in common: which transfers as of when, and in what form the answer is wanted."""
+    """What all questions have in common: which transfers, as of when, and the form of the answer."""
 
     def __init__(
         self, services: Services, request: Request, wanted: TransferFilter, form: str | None

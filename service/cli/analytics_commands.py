@@ -19,10 +19,11 @@ from service.analytics import (
     transfer_rate,
     transfers_over_time,
 )
+from service.api.moments import resolve
 from service.audit.transfers import SORTS, Sort, list_transfers, transfer_trail
 from service.cli import show
 from service.cli.filtering import filtered
-from service.cli.options import AsCsv, AsJson, DataDir, reading, run
+from service.cli.options import AsCsv, AsJson, AsOf, DataDir, reading, run
 
 
 class ShowById(TyperGroup):
@@ -79,20 +80,23 @@ def transfers(
 
 def trail(
     transfer: Annotated[str, typer.Argument(help="The transfer's id.")],
+    as_of: AsOf = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one transfer's audit trail: each step, the outcome, and the evidence it rests on.
+    """Show one transfer's audit trail, now or as it was known at any moment: steps, outcome, evidence.
 
     calltrail transfer 01a2b3c4-…
+    calltrail transfer 01a2b3c4-… --as-of 2026-11-24T09:30:00Z
     """
     if not is_id(transfer):
         raise typer.BadParameter(f"{transfer} is not a transfer's id; see `calltrail transfers`")
 
     async def main() -> None:
         async with reading(data_dir) as at:
-            found = await transfer_trail(at.database, at.queries, at.log, UUID(transfer))
-        whole = {**found.transfer, "gaps": found.gaps}
+            position = await resolve(at.log, as_of)
+            found = await transfer_trail(at.database, at.queries, at.log, UUID(transfer), position)
+        whole = found.document()
         events = [msgspec.structs.asdict(event) for event in found.events]
         if as_json:
             show.print_json({**whole, "events": events})

@@ -30,19 +30,27 @@ _SELECT_LEGS = (
     f"SELECT {', '.join(LEG_COLUMNS)} FROM call_state "  # noqa: S608 constants
     f"WHERE generation = {live_generation('call_state')}"
 )
+OBSERVED = """
+SELECT t.transfer_id, o.call_id, o.conn_id, t.agent, NULL AS caller, 'observed' AS door, t.destination,
+       NULL AS location, t.reason, t.user_data,
+       CASE WHEN t.recalled THEN 'recalled' ELSE 'observed' END AS outcome, t.grade,
+       NULL::integer AS status_code,
+       CASE WHEN t.destination IS NULL THEN 'the destination is not in the record' END AS message,
+       t.at AS requested_at, NULL::timestamptz AS dispatched_at, NULL::timestamptz AS answered_at,
+       t.at AS settled_at, '[]'::jsonb AS steps, t.evidence, (t.evidence ->> 0)::bigint AS first_position,
+       (t.evidence ->> -1)::bigint AS last_position, t.operation, t.recalled
+FROM {} o CROSS JOIN LATERAL jsonb_to_recordset(o.transfers) AS t (
+    transfer_id uuid, agent text, destination text, operation text, grade text, reason text,
+    user_data jsonb, recalled boolean, at timestamptz, evidence jsonb)
+"""
+"""The transfers that rows of `observed_transfer` hold, in the form of the audit's."""
+AS_AUDITED = OBSERVED.format("(SELECT $1::text AS call_id, $2::text AS conn_id, $3::jsonb AS transfers)")
 TRANSFERS = f"""
 SELECT * FROM (
     SELECT {", ".join(AUDIT_COLUMNS)}, NULL::text AS operation, false AS recalled FROM transfer_audit
     WHERE generation = {live_generation("transfer_audit")}
     UNION ALL
-    SELECT t.transfer_id, o.call_id, o.conn_id, t.agent, NULL, 'observed', t.destination, NULL, t.reason,
-           t.user_data, CASE WHEN t.recalled THEN 'recalled' ELSE 'observed' END, t.grade, NULL,
-           CASE WHEN t.destination IS NULL THEN 'the destination is not in the record' END,
-           t.at, NULL, NULL, t.at, '[]', t.evidence, (t.evidence ->> 0)::bigint, (t.evidence ->> -1)::bigint,
-           t.operation, t.recalled
-    FROM observed_transfer o CROSS JOIN LATERAL jsonb_to_recordset(o.transfers) AS t (
-        transfer_id uuid, agent text, destination text, operation text, grade text, reason text,
-        user_data jsonb, recalled boolean, at timestamptz, evidence jsonb)
+    {OBSERVED.format("observed_transfer")}
     WHERE o.generation = {live_generation("observed_transfer")} AND o.transfers <> '[]'
 ) AS transfers WHERE true
 """  # noqa: S608 constants
@@ -127,6 +135,11 @@ class Queries:
                 spans.get(row["agent"], []), row["requested_at"], row["settled_at"]
             )
         return transfers
+
+    async def as_audited(self, observed: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The transfers that a row of `observed_transfer` holds, in the form of `transfer`, without gaps."""
+        transfers = msgspec.json.encode(observed["transfers"]).decode()
+        return await self._rows(AS_AUDITED, observed["call_id"], observed["conn_id"], transfers)
 
     async def transfers_of(
         self, call_ids: Sequence[str], transfer_ids: Sequence[UUID]
