@@ -200,9 +200,10 @@ async def with_audit(queries: Queries, rows: Sequence[dict[str, Any]]) -> list[d
 
 
 def merged(fact: Mapping[str, Any], audit: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of both. `requested_at` is the fact's, by which lists are sorted and filtered."""
     row = {name: value for name, value in fact.items() if name != "sort_key"}
     row["user_data"] = msgspec.json.decode(row["user_data"])
-    return {**row, **audit, "reason_group": fact["reason"]}
+    return {**row, **audit, "requested_at": fact["requested_at"], "reason_group": fact["reason"]}
 
 
 async def transfer_trail(
