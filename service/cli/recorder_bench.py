@@ -2,7 +2,8 @@
 
 The database is an embedded Postgres with its ordinary settings, so what counts as durable is durable. "Wire"
 is the moment at which the simulator queues a notification for its session; "durable" is when the append has
-returned. Both are read from the clock of the one machine.
+returned. Both are read from the clock of the one machine. The simulator does not collect garbage while it
+publishes: with 5,000 sessions it would stand still for half a second between "wire" and the first byte.
 """
 
 from __future__ import annotations
@@ -173,6 +174,8 @@ async def serve_load(sessions: int) -> None:
         print(simulated.url, flush=True)  # noqa: T201 the parent waits for it
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             per_second, seconds = map(int, line.split())
+            gc.collect()
+            gc.disable()
             simulated.truth.published.clear()
             began = loop.time()
             for number in range(per_second * seconds):
