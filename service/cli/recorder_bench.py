@@ -138,7 +138,7 @@ async def measure(sessions: int, *, per_second: int = 1_000, seconds: int = 20) 
 async def all_open(recorder: Recorder, sessions: int) -> None:
     async with asyncio.timeout(OPENING_S):
         while True:
-            states = [agent.current_status for agent in recorder.agents.values()]
+            states = [agent.status for agent in recorder.agents.values()]
             if len(states) == sessions and all(state is Status.OPEN for state in states):
                 return
             await asyncio.sleep(0.2)

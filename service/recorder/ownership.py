@@ -14,6 +14,7 @@ taken over meanwhile finds all that was not acknowledged.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -100,7 +101,8 @@ class Ownership:
         beats: Callable[[], Sequence[Callable[[], Beat]]],
     ) -> None:
         self.number = secrets.randbits(62)
-        self.held = False
+        self.tenure: int | None = None
+        """The number of the present hold; None while the lock is away."""
         self.loop = Loop("recorder ownership", self._run)
         self._database = database
         self._wanted = wanted
@@ -108,7 +110,12 @@ class Ownership:
         self._drop = drop
         self._beats = beats
         self._mine: set[str] = set()
+        self._tenures = itertools.count()
         self._stir = asyncio.Event()
+
+    @property
+    def held(self) -> bool:
+        return self.tenure is not None
 
     def stir(self) -> None:
         """Look at once: other agents are wanted."""
@@ -149,14 +156,14 @@ class Ownership:
                 if not await connection.fetchval(TRY_LOCK, self.number, timeout=ANSWER_S):
                     raise DatabaseUnavailable("the connection that holds our lock has not ended yet")
                 await self._take_stock(connection)
-                self.held = True
+                self.tenure = next(self._tenures)
                 await self._hold(connection, loop)
             finally:
-                self.held = False
+                self.tenure = None
                 connection.terminate()
 
     def _lost(self, *_: object) -> None:
-        self.held = False
+        self.tenure = None
         self._stir.set()
 
     async def _take_stock(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:

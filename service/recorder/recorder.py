@@ -18,7 +18,8 @@ from service.recorder.access import Accesses, Pace, Pacing
 from service.recorder.heap import Heap
 from service.recorder.kept import Keeper, Kept
 from service.recorder.ownership import Beat, Ownership
-from service.recorder.session import AgentRecorder, Status
+from service.recorder.session import AgentRecorder
+from service.recorder.status import Status
 from service.recorder.vault import Vault
 
 logger = logging.getLogger(__name__)

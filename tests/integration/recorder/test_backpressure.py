@@ -69,7 +69,7 @@ async def test_while_the_database_is_away_nothing_is_acknowledged_and_afterwards
     async with recording(settings, ONE) as application:
         await until(application.log, "CallsSnapshotTaken")
         recorder = application.recorder.agents["15000"]
-        recorder._log.patience = 0.3
+        recorder.journal.log.patience = 0.3
         bodies = inject(simulator, range(2))
         await until(application.log, "NotificationReceived", count=2)
         name = str(database.url.database)
@@ -97,12 +97,12 @@ async def test_facts_outlast_the_database_s_absence_and_keep_their_order(
     async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
         await until(application.log, "CallsSnapshotTaken")
         recorder = application.recorder.agents["15000"]
-        recorder._log.patience = 0.2
+        recorder.journal.log.patience = 0.2
         name = str(database.url.database)
         await take_away(server, name)
         simulator.kill_session("15000")
         await simulator.until(lambda: len(simulator.bayeux.sessions_of("15000")) == 1)
-        await simulator.until(lambda: len(recorder._unwritten) >= 3)
+        await simulator.until(lambda: recorder.journal.waiting >= 3)
         inject(simulator, range(1))
         await give_back(server, name)
         await until(application.log, "NotificationReceived")
@@ -116,7 +116,7 @@ async def test_a_log_that_is_stuck_costs_no_session_and_is_not_piled_upon(
     simulator.max_interval_ms = 2_000
     async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
         await until(application.log, "CallsSnapshotTaken")
-        application.recorder.agents["15000"]._log.patience = 0.2
+        application.recorder.agents["15000"].journal.log.patience = 0.2
         appends = 0
         append = EventLog.append
 
