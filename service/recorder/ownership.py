@@ -52,6 +52,11 @@ RETURNING free.agent, free.session, free.delivered, free.acked, free.alive_at, f
 """
 """Take what is free, and what is ours already. `idle` is believed once (see `ResumeState.idle`)."""
 
+STILL_OURS = """
+UPDATE recorder_session SET idle = false WHERE agent = ANY($1::text[]) AND owner = $2 RETURNING agent
+"""
+"""Whoever takes an agent writes his number; where ours still stands, nobody has had it meanwhile."""
+
 RELEASE = "UPDATE recorder_session SET owner = NULL WHERE agent = ANY($1::text[]) AND owner = $2"
 FORGET = "DELETE FROM recorder_session WHERE agent = $1 AND owner = $2 AND session IS NULL"
 
@@ -134,9 +139,17 @@ class Ownership:
             await self._database.pool.execute(FORGET, agent, self.number, timeout=ANSWER_S)
 
     async def execute(self, statement: Statement) -> None:
-        """Change a row of ours without an event."""
+        """Change a row of ours without an event.
+
+        Raises:
+            DatabaseUnavailable: it cannot be done, or the row is not ours any more.
+
+        """
         with database_errors():
-            await self._database.pool.execute(statement.sql, *statement.arguments, timeout=ANSWER_S)
+            pool = self._database.pool
+            done = await pool.execute(statement.sql, *statement.arguments, timeout=ANSWER_S)
+        if done == "UPDATE 0":
+            raise DatabaseUnavailable("another process has taken the agent")
 
     async def beat(self, turn: int | None = None) -> None:
         """Write down what is alive: a tenth of the agents, lest appends wait; without `turn` all."""
@@ -167,10 +180,15 @@ class Ownership:
         self._stir.set()
 
     async def _take_stock(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        """After the lock was away: see which of our agents are still ours."""
+        """After the lock was away: see which of our agents are still ours.
+
+        Those that another process had, even if it has ended since, are let go: what we know of their
+        sessions is out of date. If they are free, they are taken again, with what it has left.
+        """
         if not self._mine:
             return
-        still = {row["agent"] for row in await connection.fetch(CLAIM, list(self._mine), self.number)}
+        rows = await connection.fetch(STILL_OURS, list(self._mine), self.number, timeout=ANSWER_S)
+        still = {row["agent"] for row in rows}
         for agent in self._mine - still:
             logger.warning("another process has taken the agent", extra={"agent": agent})
             self._mine.discard(agent)

@@ -81,6 +81,7 @@ class AgentRecorder:
         self._client: Client | None = None
         self._numbering = Numbering("", Producer.new())
         self._open = False  # in the log a session is open
+        self._row_in_doubt = kept.session is not None  # see `kept`
         self._refusal = ""
         self._rests = 0
         self._closing = asyncio.Event()
@@ -185,7 +186,8 @@ class AgentRecorder:
             return
         self._note(item)
         if isinstance(item, Stopped) and item.kept and not self.journal.waiting:
-            await self._save_as_left()
+            with suppress(DatabaseError):  # then a successor takes it for left in disorder
+                await self._save(self._state(self._numbering.delivered))
         await self._write_facts()
         if isinstance(item, Opened):
             await self._begin()
@@ -202,14 +204,19 @@ class AgentRecorder:
                 message, numbering.events, count, session=numbering.session, count=count, agent=self.user
             )
         delivered = numbering.delivered + len(events)
+        state = self._state(delivered, delivery)
         try:
-            await self.journal.append(self._session, events, self._state(delivered, delivery))
+            await self.journal.append(self._session, events, state)
+            if self._row_in_doubt:
+                await self._save(state)
         except DatabaseError as error:
+            self._row_in_doubt = True
             logger.warning(
                 "a delivery is not durable and will come again",
                 extra=self._told(error) | {"attempt": delivery.attempt},
             )
             return
+        self._row_in_doubt = False
         numbering.delivered = delivered
         delivery.confirm()
 
@@ -231,11 +238,10 @@ class AgentRecorder:
             if self.journal.waiting:
                 await asyncio.sleep(0.1)
 
-    async def _save_as_left(self) -> None:
-        """Note that the session is left in good order, for a successor."""
-        for statement in self._state(self._numbering.delivered):
-            with suppress(DatabaseError):
-                await self._ownership.execute(statement)
+    async def _save(self, state: Sequence[Statement]) -> None:
+        """Write the row without an event."""
+        for statement in state:
+            await self._ownership.execute(statement)
 
     def _note(self, item: Item) -> None:
         """Take up what is said of the session, and let the event that says it wait for the next append."""

@@ -171,6 +171,29 @@ async def test_of_two_versions_under_one_id_the_first_is_kept_and_the_other_is_a
         assert row["delivered"] == 3
 
 
+async def test_a_fact_between_a_lost_answer_and_the_redelivery_does_not_leave_the_count_behind(
+    database: Database, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
+        await until(application.log, "CallsSnapshotTaken")
+        append = EventLog.append
+
+        async def answer_lost(log: EventLog, events: Sequence[NewEvent], **more: Any) -> list[int]:
+            """Commit, lose the answer, and have the next response garbled, which is a fact."""
+            monkeypatch.setattr(EventLog, "append", append)
+            await append(log, events, **more)
+            simulator.faults.add("garble_response", agent="15000")
+            raise OutcomeUnknown("the answer was lost")
+
+        monkeypatch.setattr(EventLog, "append", answer_lost)
+        bodies = inject(simulator, range(2))
+        await until(application.log, "UnreadableReceived")
+        [session] = simulator.truth.sessions.values()
+        await simulator.until(lambda: all(one.acknowledged_at for one in session.messages))
+        assert await database.pool.fetchval("SELECT delivered FROM recorder_session") == 2
+        assert await recorded(application.log) == bodies
+
+
 async def test_an_element_too_large_for_one_event_is_kept_whole_in_parts(
     database: Database, simulator: Simulator, tmp_path: Path
 ) -> None:
