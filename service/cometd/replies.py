@@ -13,6 +13,8 @@ from service.cometd.requests import Request
 UNAUTHENTICATED, UNKNOWN_SESSION, FORBIDDEN = 401, 402, 403
 SERVER_TROUBLE = 500
 
+_LONGEST = 500  # characters of an error's text
+
 
 class Grants(NamedTuple):
     """What became of a subscribe: channels granted, those denied with the reply to each.
@@ -78,10 +80,15 @@ def unfit(reply: Message, connection_type: str) -> str:
 
 
 def said_in(reply: Message, client_id: str | None) -> str:
-    """Give a reply's error for people, without the client id that some servers put into it."""
+    """Give a reply's error for people: in printable characters, not too many, and without the client id.
+
+    Some servers put the client id into it.
+    """
     code, text = reply.error
-    said = " ".join(part for part in (str(code or ""), text) if part) or "no error given"
-    return said.replace(client_id, "…") if client_id else said
+    if client_id:
+        text = text.replace(client_id, "…")
+    text = "".join(character if character.isprintable() else "�" for character in text[:_LONGEST])
+    return " ".join(part for part in (str(code or ""), text) if part) or "no error given"
 
 
 def negotiated(reply: Message) -> tuple[bool, int | None]:

@@ -22,6 +22,7 @@ from service.cometd import (
     LongPolling,
     Lost,
     Opened,
+    PossibleGap,
     Purpose,
     Refused,
     shared_http,
@@ -42,9 +43,11 @@ class Csrf:
         self.token = headers.get("x-csrf-token", self.token)
 
 
-async def test_credentials_see_every_response_and_are_renewed_before_a_handshake(
-    http: aiohttp.ClientSession,
+@pytest.mark.parametrize("known", [True, False])
+async def test_credentials_see_every_response_and_are_renewed_when_they_are_refused(
+    http: aiohttp.ClientSession, *, known: bool
 ) -> None:
+    """When the log-in is over the session goes on with the next one, if the server knows it still."""
     server = TinyServer()
     csrf = Csrf()
     tokens = ["start"]
@@ -61,6 +64,8 @@ async def test_credentials_see_every_response_and_are_renewed_before_a_handshake
         if expired:
             expired = False
             tokens.append("of a new HTTP session")
+            if not known:
+                server.client_id = None
         if request.headers["X-CSRF-TOKEN"] != tokens[-1]:
             return web.Response(status=403)
         answer = await server.respond([message])
@@ -81,10 +86,40 @@ async def test_credentials_see_every_response_and_are_renewed_before_a_handshake
         await server.holds_a_poll()
         expired = True
         server.publish("4")
-        await consumer.see(Lost)
-        await consumer.see(Opened, 2)
+        await consumer.see(*((Delivery, 4) if known else (Opened, 2)))
+        assert prepared == (2 if known else 3)
+        assert bool([item for item in consumer.items if isinstance(item, Lost)]) is not known
+        assert not [item for item in consumer.items if isinstance(item, Refused | PossibleGap)]
+        await consumer.end()
+
+
+async def test_a_poll_that_is_refused_again_with_new_credentials_is_the_end_of_the_session(
+    http: aiohttp.ClientSession,
+) -> None:
+    server = TinyServer()
+    refusing = False
+    prepared = 0
+
+    async def prepare() -> None:
+        nonlocal prepared
+        prepared += 1
+
+    async def hook(request: web.Request, message: dict[str, Any]) -> web.StreamResponse | None:
+        refused = refusing and message["channel"] == "/meta/connect"
+        return web.Response(status=403) if refused else None
+
+    server.hook = hook
+    async with running(server):
+        client = Client(LongPolling(http, server.url), [CHANNEL], timing=QUICK, prepare=prepare)
+        consumer = Consumer(client)
+        await server.holds_a_poll()
+        refusing = True
+        server.publish("1")
+        lost = await consumer.see(Lost)
+        assert lost.cause == "HTTP 403"
         assert prepared == 2
-        assert not [item for item in consumer.items if isinstance(item, Refused)]
+        refusing = False
+        await consumer.see(Opened, 2)
         await consumer.end()
 
 

@@ -55,6 +55,16 @@ def test_a_lost_session_is_reported_and_made_anew(reply: dict[str, Any]) -> None
     assert play.sent[0]["ext"] == {"ack": 0}
 
 
+def test_an_error_is_told_as_a_person_can_read_it() -> None:
+    play = Play()
+    play.steady()
+    assert play.next() is Purpose.CONNECT
+    [lost] = play.reply({"successful": False, "error": "402::c1 gone \x00 \ud800" + "x" * (2 << 20)})
+    assert isinstance(lost, Lost)
+    assert lost.cause.startswith("402 … gone � �xxx")
+    assert len(lost.cause) < 1_000
+
+
 def test_the_gap_begins_where_the_last_confirmed_answer_came() -> None:
     play = Play()
     play.steady()
