@@ -43,5 +43,5 @@ def in_parts(body: bytes) -> list[bytes]:
 
 
 def printable(channel: str) -> str:
-    """The channel as text that JSON can hold: cut, and lone surrogates replaced; the element has all of it."""
+    """The channel as text that JSON can hold: cut, lone surrogates replaced; the element has all of it."""
     return channel[:CHANNEL_LIMIT].encode(errors="replace").decode()

@@ -87,6 +87,9 @@ async def test_credentials_see_every_response_and_are_renewed_when_they_are_refu
         expired = True
         server.publish("4")
         await consumer.see(*((Delivery, 4) if known else (Opened, 2)))
+        await server.holds_a_poll()
+        server.publish("5")
+        await consumer.see(Delivery, 5)
         assert prepared == (2 if known else 3)
         assert bool([item for item in consumer.items if isinstance(item, Lost)]) is not known
         assert not [item for item in consumer.items if isinstance(item, Refused | PossibleGap)]
