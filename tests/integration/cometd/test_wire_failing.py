@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from tiny_server import TinyServer, running
+from certificates import certificate
+from consumer import Consumer
+from tiny_server import CHANNEL, TinyServer, running
 
 from service.cometd import (
+    Client,
+    Failing,
     LongPolling,
     Purpose,
     longpolling,
@@ -114,3 +121,59 @@ async def test_no_connection_means_nothing_was_sent(http: aiohttp.ClientSession)
         with pytest.raises(TransportFailed) as failed:
             await LongPolling(http, url).send(b"[{}]", Purpose.CONNECT, 5.0)
     assert not failed.value.sent
+
+
+class Longest(random.Random):
+    """Draws the longest pause."""
+
+    def uniform(self, _: float, b: float) -> float:
+        return b
+
+
+@pytest.mark.parametrize("trouble", ["certificate", "no such host", "nobody listens"])
+async def test_a_server_that_cannot_be_reached_is_tried_ever_more_slowly(
+    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str
+) -> None:
+    """The pauses pass at once, on a clock of their own; each try is made on a real socket."""
+    now, tries, pauses = 0.0, 0, list[float]()
+    post = http.post
+
+    def counted(*given: Any, **more: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        return post(*given, **more)
+
+    async def pause(client: Client, seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        pauses.append(seconds)
+        if len(pauses) == 12:
+            client.close()
+
+    def not_found(*_: object, **__: object) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(http, "post", counted)
+    monkeypatch.setattr(Client, "_pause", pause)
+    monkeypatch.setattr(Client, "_now", lambda _: now)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate(tmp_path))
+    async with running(TinyServer(), tls) as server:
+        url = server.url
+        if trouble == "no such host":
+            url = "http://gws.example/cometd"
+            monkeypatch.setattr(socket, "getaddrinfo", not_found)
+        elif trouble == "nobody listens":
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                url = f"http://127.0.0.1:{free.getsockname()[1]}/cometd"
+        consumer = Consumer(Client(LongPolling(http, url), [CHANNEL], rng=Longest()))
+        async with asyncio.timeout(15):
+            await consumer.task
+        assert server.seen == []
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
+    assert tries == 1 + len(pauses)  # the second follows the first at once, and the last pause was cut short
+    [failing, _] = consumer.items
+    assert isinstance(failing, Failing), "told once"
+    if trouble == "certificate":
+        assert "certificate" in failing.cause
