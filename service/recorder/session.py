@@ -334,13 +334,18 @@ class AgentRecorder:
         return [statement]
 
     async def _begin(self) -> None:
-        """After a session has opened: log in if told to, then ask what the world looks like."""
+        """After a session has opened: log in if told to, then ask what the world looks like.
+
+        In this order, and before the first poll: what is published meanwhile comes after the snapshot. So it
+        must not take longer than the session can wait.
+        """
         agent, gws = self._access.agent, self._access.gws
         try:
-            if agent.login:
-                await gws.start_session(agent.place)
-            answer = await gws.calls()
-        except GwsError as error:
+            async with asyncio.timeout(self.journal.log.patience):
+                if agent.login:
+                    await gws.start_session(agent.place)
+                answer = await gws.calls()
+        except (GwsError, TimeoutError) as error:
             logger.warning("no snapshot", extra=self._told(error))
             return
         snapshot = CallsSnapshotTaken(

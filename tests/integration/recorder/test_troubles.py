@@ -14,8 +14,9 @@ from proxy import FaultProxy
 from recording import agents, event_of, inject, kinds, recorded, recording, settings_for, until
 
 from service.cometd import Timing
+from service.gws import Answer, GwsClient
 from service.postgres import Database
-from service.recorder import AgentRecorder, Status, list_sessions
+from service.recorder import AgentRecorder, Status, appending, list_sessions
 from service.simulator import Simulator, bayeux
 
 ONE = agents(1)
@@ -138,3 +139,20 @@ async def test_what_a_server_says_of_one_agent_cannot_stop_the_others(
         bodies = inject(simulator, range(2), "15001")
         await until(application.log, "NotificationReceived", count=2)
         assert await recorded(application.log, "15001") == bodies
+
+
+async def test_a_snapshot_that_does_not_come_costs_no_session(
+    database: Database, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: GwsClient) -> Answer:
+        return await asyncio.get_running_loop().create_future()
+
+    simulator.max_interval_ms = 2_000
+    monkeypatch.setattr(appending, "MAX_INTERVAL_S", 2.0)
+    monkeypatch.setattr(GwsClient, "calls", never)
+    async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
+        await until(application.log, "SessionOpened")
+        bodies = inject(simulator, range(2))
+        await until(application.log, "NotificationReceived", count=2)
+        assert await recorded(application.log) == bodies
+        assert await kinds(application.log) == ["SessionOpened", *["NotificationReceived"] * 2]
