@@ -133,7 +133,7 @@ class Engine:
         known, reached = self._folders.get(name, (None, -1))
         if known is not None and known.generation == generation and reached == position:
             return known
-        return Folder(self.projections[name], generation)
+        return Folder(self.projections[name], generation, self._log)
 
     # What others ask
 

@@ -12,10 +12,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from service.log import EventLog
 from service.projections import sql
 from service.projections.memory import Ages, Bloom
 from service.projections.projection import Key, Projection, Recorded, Row
 from service.projections.reading import Page, describe_fault, slices
+from service.projections.recalling import Recalled, Recalling
 from service.projections.tables import Connection, ProjectionTable
 
 logger = logging.getLogger(__name__)
@@ -29,12 +31,14 @@ Concerned = tuple[Recorded, tuple[Key, ...]]
 class Held:
     """A row in memory: since which position it is so, and whether the table has a current row of this key."""
 
-    __slots__ = ("row", "since", "stored")
+    __slots__ = ("row", "since", "stored", "unfolded")
 
-    def __init__(self, row: Row, since: int, *, stored: bool) -> None:
+    def __init__(self, row: Row, since: int, *, stored: bool, unfolded: bool = False) -> None:
         self.row = row
         self.since = since
         self.stored = stored
+        self.unfolded = unfolded
+        """Whether the table of parts has some of this row."""
 
 
 class SetAside(NamedTuple):
@@ -51,9 +55,16 @@ class Folder:
     """
 
     def __init__(
-        self, projection: Projection, generation: int, *, fresh: bool = False, owns: Owns | None = None
+        self,
+        projection: Projection,
+        generation: int,
+        log: EventLog,
+        *,
+        fresh: bool = False,
+        owns: Owns | None = None,
     ) -> None:
         self.projection = projection
+        self._recalled = Recalled(projection, generation, log) if isinstance(projection, Recalling) else None
         self.generation = generation
         self._set_aside: list[SetAside] = []
         self._table = ProjectionTable(projection, generation)
@@ -92,7 +103,7 @@ class Folder:
                 self._refuse(recorded, error)
                 continue
             if sweep is not None:
-                await self._fold_concerned(connection, concerned)
+                await self._fold_concerned(connection, concerned, page.after)
                 concerned = []
                 await self.flush(connection)
                 keys = tuple(dict.fromkeys((*keys, *await self._table.keys_where(connection, sweep))))
@@ -100,10 +111,12 @@ class Folder:
                 keys = tuple(key for key in keys if owns(str(key[0])))
             if keys:
                 concerned.append((recorded, keys))
-        await self._fold_concerned(connection, concerned)
+        await self._fold_concerned(connection, concerned, page.after)
 
-    async def _fold_concerned(self, connection: Connection, concerned: Sequence[Concerned]) -> None:
-        await self._recall(connection, concerned)
+    async def _fold_concerned(
+        self, connection: Connection, concerned: Sequence[Concerned], after: int
+    ) -> None:
+        await self._recall(connection, concerned, after)
         for some in slices(concerned):
             self._fold_known(some)
             await asyncio.sleep(0)
@@ -134,8 +147,8 @@ class Folder:
         )
         self._set_aside.append(SetAside(recorded.position, reason))
 
-    async def _recall(self, connection: Connection, concerned: Sequence[Concerned]) -> None:
-        """Bring into memory the rows that are not in it and may be in the table."""
+    async def _recall(self, connection: Connection, concerned: Sequence[Concerned], after: int) -> None:
+        """Bring into memory the rows that are not in it and may be in the table, as of position `after`."""
         young, find, written = self._ages.young, self._ages.find, self._written
         unknown = {
             key
@@ -143,9 +156,14 @@ class Folder:
             for key in keys
             if key not in young and find(key) is None and (written is None or key in written)
         }
-        if unknown:
+        if unknown and self._recalled is not None:
+            refused = {one.position for one in self._set_aside}
+            for key, row in (await self._recalled.rows(connection, unknown, after, refused)).items():
+                unfolded = bool(self._table.parts(row))
+                young[key] = Held(row, after, stored=True, unfolded=unfolded)
+        elif unknown:
             for key, since, row in await self._table.current(connection, list(unknown)):
-                self._ages.young[key] = Held(row, since, stored=True)
+                young[key] = Held(row, since, stored=True)
 
     def _change(self, key: Key, held: Held | None, after: Row, position: int) -> None:
         if held is None:
@@ -157,6 +175,9 @@ class Folder:
                 else:
                     self._rows.append(self._table.record(held.row, held.since, position))
                 held.stored = False
+            elif self._recalled is not None and self._table.shown(held.row) == self._table.shown(after):
+                held.row = after  # what is kept in memory alone has changed
+                return
             held.row, held.since = after, position
         self._unwritten[key] = held
 
@@ -191,7 +212,8 @@ class Folder:
             replaced = [key for key, held in current.items() if held.stored]
             if replaced:
                 await table.delete(connection, replaced)
-            await table.unfold(connection, [held.row for held in current.values()], replaced)
+        if table.has_parts:
+            await self._unfold(connection, current)
         rows = self._rows + [table.record(held.row, held.since, None) for held in current.values()]
         if rows:
             await table.copy(connection, rows)
@@ -200,3 +222,13 @@ class Folder:
             if self._written is not None:
                 self._written.add(key)
         self._rows, self._closings = [], []
+
+    async def _unfold(self, connection: Connection, current: Mapping[Key, Held]) -> None:
+        """Write the parts of these rows in place of those that were written before."""
+        replaced = [key for key, held in current.items() if held.unfolded]
+        parts = []
+        for held in current.values():
+            of_row = self._table.parts(held.row)
+            held.unfolded = bool(of_row)
+            parts += of_row
+        await self._table.unfold(connection, parts, replaced)

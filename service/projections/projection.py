@@ -35,7 +35,6 @@ class Recorded:
         "clean",
         "event",
         "kind",
-        "memo",
         "position",
         "recorded_at",
         "stream",
@@ -58,8 +57,6 @@ class Recorded:
         self.stream = stream
         self.clean = b"\\" not in body or b"\\u" not in body
         """Whether no string in the body can hold what Postgres does not take (only escapes could)."""
-        self.memo: tuple[Any, Row | None, Row | None] | None = None
-        """Which fold, from which row, came to which: projections that build on it need not repeat it."""
         self._document: dict[str, Any] | None = _UNREAD
         self._notice: Notice | None = _UNREAD
 
@@ -106,8 +103,9 @@ class Projection(Protocol):
     engine's: it keeps one row per key and interval of positions, and closes the old one when a fold changes
     it.
 
-    `early_indexes` are those that the engine needs while it builds a generation ("(a, b) WHERE …"); all
-    others are made when it is built. The first finds the current row of a key.
+    `early_indexes` are those that the engine needs while it builds a generation ("(a, b) WHERE …"), beside
+    the primary key of a table that is not versioned; all others are made when it is built. Of a versioned
+    table the first finds the current row of a key.
 
     `by_call`: no row rests on the streams of several calls. Then several processes can rebuild it: an event
     of a stream `call-…` or `transfer-…` is folded by the one that has this call; any other event is seen by

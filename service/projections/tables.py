@@ -63,7 +63,7 @@ class ProjectionTable:
         )
         own = OWN if self._versioned else OWN[:1]
         self._columns = tuple(column.name for column in columns if column.name not in own)
-        self._values = itemgetter(*self._columns)
+        self.shown = itemgetter(*self._columns)
         self._copied = (*own, *self._columns)
         self._key = projection.key
         self._key_columns = [self._columns.index(name) for name in self._key]
@@ -73,7 +73,7 @@ class ProjectionTable:
         wanted = f"unnest({arrays}) AS k ({', '.join(self._key)})"
         shown = ", ".join(f"t.{name}" for name in self._columns)
         since = "t.from_position" if self._versioned else "0::bigint"
-        still = " AND t.to_position IS NULL" if self._versioned else ""
+        still = " AND t.to_position IS NULL" if self._versioned else f" AND t.generation = {generation}"
         after = len(self._key) + 1
         # OFFSET 0 keeps the planner from turning the look-ups by index around, whatever it thinks of sizes.
         found = (
@@ -93,14 +93,18 @@ class ProjectionTable:
             "WHERE u.ctid = c.place"
         )
 
+    @property
+    def has_parts(self) -> bool:
+        return self._parts is not None
+
     # Rows
 
     def record(self, row: Row, since: int, upto: int | None) -> tuple[Any, ...]:
         """A row as `copy` takes it."""
         if not self._versioned:
-            return (self._generation, *self._values(row))
+            return (self._generation, *self.shown(row))
         node = None if upto is None else node_of(since, upto)
-        return (self._generation, since, upto, node, *self._values(row))
+        return (self._generation, since, upto, node, *self.shown(row))
 
     async def copy(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         await connection.copy_records_to_table(self.name, records=rows, columns=self._copied)
@@ -128,15 +132,20 @@ class ProjectionTable:
     async def delete(self, connection: Connection, keys: Sequence[Key]) -> None:
         await connection.execute(self._delete, *turned(keys))
 
-    async def unfold(self, connection: Connection, rows: Sequence[Row], replaced: Sequence[Key]) -> None:
-        """Write the parts of `rows`, if there are such, in place of those of the keys `replaced`."""
-        if self._parts is None:
-            return
-        if replaced:
+    def parts(self, row: Row) -> list[tuple[Any, ...]]:
+        """The parts of a row, if it has such, as `unfold` takes them."""
+        return [] if self._parts is None else self._parts.records(row)
+
+    async def unfold(
+        self, connection: Connection, parts: Sequence[tuple[Any, ...]], replaced: Sequence[Key]
+    ) -> None:
+        """Write `parts` in place of those of the keys `replaced`."""
+        if self._parts is not None and replaced:
             await connection.execute(self._parts.delete, [key[0] for key in replaced])
-        await connection.copy_records_to_table(
-            self._parts.name, records=self._parts.records(rows), columns=self._parts.columns
-        )
+        if self._parts is not None and parts:
+            await connection.copy_records_to_table(
+                self._parts.name, records=parts, columns=self._parts.columns
+            )
 
     # The table itself
 
@@ -145,8 +154,11 @@ class ProjectionTable:
         await connection.execute(
             f"CREATE TABLE {self.name} (LIKE {self.parent}, CHECK (generation = {self._generation}))"
         )
+        if not self._versioned:
+            key = ", ".join(("generation", *self._key))
+            await connection.execute(f"ALTER TABLE {self.name} ADD PRIMARY KEY ({key})")
         for place, index in enumerate(self._early_indexes):
-            unique = "" if place else "UNIQUE "
+            unique = "UNIQUE " if self._versioned and not place else ""
             await connection.execute(f"CREATE {unique}INDEX {self.name}_{place} ON {self.name} {index}")
         if self._parts is not None:
             await self._parts.create(connection)
