@@ -47,7 +47,7 @@ MOVE = """
 UPDATE projection SET position = $3, updated_at = clock_timestamp() WHERE name = $1 AND generation = $2
 """
 
-BEAT = "UPDATE projection SET beat_at = clock_timestamp() WHERE live AND name = ANY($1::text[])"
+BEAT = "UPDATE projection SET beat_at = clock_timestamp() WHERE live AND name = $1"
 
 SWAP_OUT = "UPDATE projection SET live = false WHERE name = $1 AND live"
 SWAP_IN = "UPDATE projection SET live = true WHERE name = $1 AND generation = $2"
