@@ -29,16 +29,22 @@ Concerned = tuple[Recorded, tuple[Key, ...]]
 
 
 class Held:
-    """A row in memory: since which position it is so, and whether the table has a current row of this key."""
+    """A row (or what the fold knows of it) in memory.
+
+    `since`: the position at which it came to be so; `stored`: the table has a current row of this key.
+    """
 
     __slots__ = ("row", "since", "stored", "unfolded")
 
-    def __init__(self, row: Row, since: int, *, stored: bool, unfolded: bool = False) -> None:
+    def __init__(self, row: Any, since: int, *, stored: bool, unfolded: bool = False) -> None:
         self.row = row
         self.since = since
         self.stored = stored
         self.unfolded = unfolded
         """Whether the table of parts has some of this row."""
+
+
+Changed = tuple[Key, Held | None, Any]
 
 
 class SetAside(NamedTuple):
@@ -64,6 +70,7 @@ class Folder:
         owns: Owns | None = None,
     ) -> None:
         self.projection = projection
+        self._recalling = projection if isinstance(projection, Recalling) else None
         self._recalled = Recalled(projection, generation, log) if isinstance(projection, Recalling) else None
         self.generation = generation
         self._set_aside: list[SetAside] = []
@@ -125,19 +132,31 @@ class Folder:
         """Fold events all of whose rows are in memory."""
         fold, held_of, change = self.projection.fold, self._ages.young.get, self._change
         for recorded, keys in concerned:
-            changed: list[tuple[Key, Held | None, Row]] = []
             try:
-                for key in keys:
+                if len(keys) > 1:
+                    changed = self._fold_all(recorded, keys)
+                else:
+                    key = keys[0]
                     held = held_of(key)
                     before = held.row if held is not None else None
                     after = fold(key, before, recorded)
-                    if after is not before and after is not None:
-                        changed.append((key, held, after))
+                    changed = () if after is before or after is None else ((key, held, after),)
             except Exception as error:  # noqa: BLE001 whatever a fold raises, the others go on
                 self._refuse(recorded, error)
                 continue
             for key, held, after in changed:
                 change(key, held, after, recorded.position)
+
+    def _fold_all(self, recorded: Recorded, keys: Sequence[Key]) -> Sequence[Changed]:
+        """The rows that an event changes, none of them if one cannot be folded."""
+        changed = []
+        for key in keys:
+            held = self._ages.young.get(key)
+            before = held.row if held is not None else None
+            after = self.projection.fold(key, before, recorded)
+            if after is not before and after is not None:
+                changed.append((key, held, after))
+        return changed
 
     def _refuse(self, recorded: Recorded, error: Exception) -> None:
         reason = describe_fault(error)
@@ -158,14 +177,14 @@ class Folder:
         }
         if unknown and self._recalled is not None:
             refused = {one.position for one in self._set_aside}
-            for key, row in (await self._recalled.rows(connection, unknown, after, refused)).items():
-                unfolded = bool(self._table.parts(row))
-                young[key] = Held(row, after, stored=True, unfolded=unfolded)
+            for key, known in (await self._recalled.known(connection, unknown, after, refused)).items():
+                unfolded = bool(self._table.parts(self._row_of(key, known)))
+                young[key] = Held(known, after, stored=True, unfolded=unfolded)
         elif unknown:
             for key, since, row in await self._table.current(connection, list(unknown)):
                 young[key] = Held(row, since, stored=True)
 
-    def _change(self, key: Key, held: Held | None, after: Row, position: int) -> None:
+    def _change(self, key: Key, held: Held | None, after: Any, position: int) -> None:
         if held is None:
             held = self._ages.young[key] = Held(after, position, stored=False)
         else:
@@ -175,7 +194,7 @@ class Folder:
                 else:
                     self._rows.append(self._table.record(held.row, held.since, position))
                 held.stored = False
-            elif self._recalled is not None and self._table.shown(held.row) == self._table.shown(after):
+            elif self._recalling is not None and self._recalling.reads_the_same(held.row, after):
                 held.row = after  # what is kept in memory alone has changed
                 return
             held.row, held.since = after, position
@@ -212,9 +231,10 @@ class Folder:
             replaced = [key for key, held in current.items() if held.stored]
             if replaced:
                 await table.delete(connection, replaced)
+        shown = [(held, self._row_of(key, held.row)) for key, held in current.items()]
         if table.has_parts:
-            await self._unfold(connection, current)
-        rows = self._rows + [table.record(held.row, held.since, None) for held in current.values()]
+            await self._unfold(connection, shown)
+        rows = self._rows + [table.record(row, held.since, None) for held, row in shown]
         if rows:
             await table.copy(connection, rows)
         for key, held in current.items():
@@ -223,12 +243,18 @@ class Folder:
                 self._written.add(key)
         self._rows, self._closings = [], []
 
-    async def _unfold(self, connection: Connection, current: Mapping[Key, Held]) -> None:
+    def _row_of(self, key: Key, held: Any) -> Row:
+        """The row of what the fold has come to."""
+        row: Row = held if self._recalling is None else self._recalling.row(key, held)
+        return row
+
+    async def _unfold(self, connection: Connection, shown: Sequence[tuple[Held, Row]]) -> None:
         """Write the parts of these rows in place of those that were written before."""
-        replaced = [key for key, held in current.items() if held.unfolded]
-        parts = []
-        for held in current.values():
-            of_row = self._table.parts(held.row)
+        replaced, parts = [], []
+        for held, row in shown:
+            of_row = self._table.parts(row)
+            if held.unfolded:
+                replaced.append(row[self.projection.key[0]])
             held.unfolded = bool(of_row)
             parts += of_row
         await self._table.unfold(connection, parts, replaced)

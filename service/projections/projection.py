@@ -135,10 +135,10 @@ class Projection(Protocol):
     def sweep(self, recorded: Recorded) -> Sweep | None:
         """Which current rows, beside `keys`, an event of a kind in `sweeping` may change."""
 
-    def fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:
-        """The row of `key` after the event; `row` itself if the event changes nothing.
+    def fold(self, key: Key, row: Any, recorded: Recorded) -> Any:
+        """The row of `key` (a mapping, None: there is none) after the event; `row` itself if nothing changes.
 
-        A row has all columns of the table but the engine's own.
+        A row has all columns of the table but the engine's own. See also `service.projections.recalling`.
         """
 
 

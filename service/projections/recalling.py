@@ -1,14 +1,15 @@
 """Projections whose fold must know more of a key than its row shows.
 
-What the fold goes on from is kept in memory alone. Of a key that is not in memory (it was forgotten, or the
-engine has just begun) the events in its own streams are folded again, up to where the generation has come.
-That is rare, and a change that no reader sees costs no write.
+The fold of such a projection goes from what it knows of a key to what it knows next; a row is made of that
+only when it is written. What is known is kept in memory alone: of a key that is not in memory (it was
+forgotten, or the engine has just begun) the events in its own streams are folded again, up to where the
+generation has come. That is rare, and a change that no reader sees costs no write.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from service.log import EventLog
 from service.projections import sql
@@ -19,7 +20,13 @@ from service.projections.tables import Connection
 
 @runtime_checkable
 class Recalling(Protocol):
-    """A projection, not versioned, whose rows have more in memory than their table has columns."""
+    """A projection, not versioned, with one row for each call, whose `fold` keeps more than that row."""
+
+    def row(self, key: Key, known: Any) -> Row:
+        """The row of `key`, of what the fold knows of it."""
+
+    def reads_the_same(self, before: Any, after: Any) -> bool:
+        """Whether the rows, and their parts, are the same."""
 
     def streams(self, key: Key) -> tuple[str, ...]:
         """The streams of all events that concern `key`; they concern no other key."""
@@ -35,10 +42,10 @@ class Recalled:
         self._generation = generation
         self._log = log
 
-    async def rows(
+    async def known(
         self, connection: Connection, keys: Iterable[Key], upto: int, refused: Collection[int]
-    ) -> dict[Key, Row]:
-        """The rows of `keys` after position `upto`, without what is set aside or was just `refused`."""
+    ) -> dict[Key, Any]:
+        """What is known of `keys` after position `upto`, without what is set aside or was just `refused`."""
         projection = self._projection
         streams = {stream: key for key in keys for stream in self._streams(key)}
         found = await connection.fetch(
@@ -49,15 +56,15 @@ class Recalled:
         for position, recorded_at, codec, stream, kind, payload in found:
             if kind in projection.kinds and position not in refused:
                 page.take(position, recorded_at, stream, kind, unpack[codec](payload))
-        rows: dict[Key, Row] = {}
+        known: dict[Key, Any] = {}
         for recorded in page.events:
             key = streams[recorded.stream]
             if key not in projection.keys(recorded):
                 continue
             try:
-                after = projection.fold(key, rows.get(key), recorded)
+                after = projection.fold(key, known.get(key), recorded)
             except Exception:  # noqa: BLE001, S112 whatever a fold raises, the others go on
                 continue
             if after is not None:
-                rows[key] = after
-        return rows
+                known[key] = after
+        return known

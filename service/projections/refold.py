@@ -41,7 +41,7 @@ async def refold(connection: Connection, log: EventLog, folder: Folder, call_id:
         f"DELETE FROM {table} WHERE generation = {generation} AND {CALL} = $1",  # noqa: S608 the catalogue's name
         key,
     )
-    await told.unfold(connection, [], [(key,)])
+    await told.unfold(connection, [], [key])
     folder.forget()
     events = await events_of(log, projection, call_id, begin, upto)
     positions = [event.position for event in events if event.stream in streams_of(call_id)]

@@ -137,11 +137,11 @@ class ProjectionTable:
         return [] if self._parts is None else self._parts.records(row)
 
     async def unfold(
-        self, connection: Connection, parts: Sequence[tuple[Any, ...]], replaced: Sequence[Key]
+        self, connection: Connection, parts: Sequence[tuple[Any, ...]], replaced: Sequence[Any]
     ) -> None:
-        """Write `parts` in place of those of the keys `replaced`."""
+        """Write `parts` in place of those of the rows whose (single) keys are `replaced`."""
         if self._parts is not None and replaced:
-            await connection.execute(self._parts.delete, [key[0] for key in replaced])
+            await connection.execute(self._parts.delete, replaced)
         if self._parts is not None and parts:
             await connection.copy_records_to_table(
                 self._parts.name, records=parts, columns=self._parts.columns

@@ -65,9 +65,16 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
-    """What the fold knows of a call at `position`. `commanded` and `found` are by the transfer's id."""
+    """What the fold knows of a call at `position`. `commanded` and `found` are by the transfer's id.
 
-    position: int = -1
+    `first` is the position of the first event, recorded at `begun`; `changed` that of the last one which
+    changed what readers see.
+    """
+
+    first: int
+    begun: datetime
+    position: int
+    changed: int
     observed: State = State()
     turns: Turns = ()
     found: dict[str, Found] = {}
@@ -77,23 +84,9 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     parent: str | None = None
     user_data: dict[str, Any] = {}
 
-    def shows_the_same(self, other: Known) -> bool:
-        """Whether rows and parts are the same."""
-        return (
-            self.turns is other.turns
-            and self.commanded is other.commanded
-            and self.observed.transfers is other.observed.transfers
-            and self.conn_id == other.conn_id
-            and self.call_type == other.call_type
-            and self.parent == other.parent
-        )
-
-
-NOTHING = Known()
-
 
 class TransferFacts:
-    """The fold behind `call_facts`, and its parts, `transfer_facts`. A row in memory has `known` beside."""
+    """The fold behind `call_facts`, and its parts, `transfer_facts`; it goes from `Known` to `Known`."""
 
     name = "transfer_facts"
     table = table
@@ -123,42 +116,40 @@ class TransferFacts:
     def streams(self, key: Key) -> tuple[str, ...]:
         return call_stream(key[0]), transfer_stream(key[0])
 
-    def fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:
-        before: Known = NOTHING if row is None else row["known"]
-        if recorded.position <= before.position:
-            return row
+    def fold(self, key: Key, known: Known | None, recorded: Recorded) -> Known | None:
+        position = recorded.position
+        if known is None:
+            before = Known(position, recorded.recorded_at, -1, position)
+        elif position <= known.position:
+            return known
+        else:
+            before = known
         notice = recorded.notice if recorded.kind == NOTIFIED else None
         if notice is None:
             after = self._commanded(key, before, recorded)
         else:
             after = self._noticed(key, before, recorded, notice if recorded.clean else clean(notice))
-        if after is before:
-            return row
-        if row is not None and after.shows_the_same(before):
-            return {**row, "known": after}
-        return self._row(key, row, before, after, recorded)
+        return known if after is before else after
 
-    def _row(self, key: Key, row: Row | None, before: Known, after: Known, recorded: Recorded) -> Row:
-        first = recorded.recorded_at if row is None else row["started_at"]
-        counted: Mapping[str, Any] = {}
-        if row is None or after.turns is not before.turns or after.call_type != before.call_type:
-            counted = call_columns(after.call_type, first, after.turns)
-            if row is None or counted["started_at"] != first:
-                counted |= local_columns(counted["started_at"], self._zone, "started")
-        if row is None:
-            row = {"call_id": key[0], "position_first": recorded.position}
-        observed = after.observed.transfers
+    def reads_the_same(self, before: Known, after: Known) -> bool:
+        return before.changed == after.changed
+
+    def row(self, key: Key, known: Known) -> Row:
+        counted = call_columns(known.call_type, known.begun, known.turns)
+        observed = known.observed.transfers
+        commanded = sum(one["outcome"] in CARRIED_OUT for one in known.commanded.values())
         return {
-            **row,
+            "call_id": key[0],
             **counted,
-            "root_call_id": after.parent or key[0],
-            "conn_id": after.conn_id,
-            "call_type": after.call_type,
-            "transfers": len(observed)
-            + sum(one["outcome"] in CARRIED_OUT for one in after.commanded.values()),
+            **local_columns(counted["started_at"], self._zone, "started"),
+            "root_call_id": known.parent or key[0],
+            "conn_id": known.conn_id,
+            "call_type": known.call_type,
+            "transfers": len(observed) + commanded,
             "observed": list(observed) or None,
-            "known": after,
-            "position_last": recorded.position,
+            "position_first": known.first,
+            "position_last": known.changed,
+            "known": known,
         }
 
     def parts(self, row: Row) -> Sequence[Row]:
@@ -209,35 +200,41 @@ class TransferFacts:
         told = noticed(
             known.observed, agent, notice, position, recorded.recorded_at, reason_key=self._reason_key
         )
-        observed = known.observed if told is None else observe(known.observed, key[0], told)
-        data = notice.user_data or known.user_data
-        if data != known.user_data or (
-            (notice.conn_id or known.conn_id) != known.conn_id
-            or (notice.call_type or known.call_type) != known.call_type
-            or (notice.parent_call_id or known.parent) != known.parent
-        ):
-            known = replace(
-                known,
-                position=position,
-                conn_id=notice.conn_id or known.conn_id,
-                call_type=notice.call_type or known.call_type,
-                parent=notice.parent_call_id or known.parent,
-                user_data=data,
-            )
-        if observed is known.observed:
-            return known
+        before = known.observed
+        observed = before if told is None else observe(before, key[0], told)
+        conn_id, call_type = notice.conn_id or known.conn_id, notice.call_type or known.call_type
+        parent, data = notice.parent_call_id or known.parent, notice.user_data or known.user_data
+        changed = known.changed
+        if conn_id != known.conn_id or call_type != known.call_type or parent != known.parent:
+            changed = position
+        elif data == known.user_data:
+            if observed is before:
+                return known
+            data = known.user_data  # of the same, one is kept
         turns, found = known.turns, known.found
-        device = device_of(notice)
-        leg = observed.legs.get(device)
-        if leg is not None and leg.position == position:
-            turns = take_turn(turns, device, leg, (micros(recorded.recorded_at), notice.millis))
-        if observed.transfers is not known.observed.transfers:
-            seen = {
-                one["transfer_id"]: Found(position, last_turn(turns, device=one["device"]))
-                for one in observed.transfers
-            }
-            found = seen | found
-        return replace(known, position=position, observed=observed, turns=turns, found=found)
+        if observed is not before:
+            device = device_of(notice)
+            leg = observed.legs.get(device)
+            if leg is not None and leg.position == position:
+                turns = take_turn(turns, device, leg, (micros(recorded.recorded_at), notice.millis))
+            if observed.transfers is not before.transfers:
+                found = found_now(observed, turns, position) | found
+            if turns is not known.turns or observed.transfers is not before.transfers:
+                changed = position
+        return Known(
+            known.first,
+            known.begun,
+            position,
+            changed,
+            observed,
+            turns,
+            found,
+            known.commanded,
+            conn_id,
+            call_type,
+            parent,
+            data,
+        )
 
     def _commanded(self, key: Key, known: Known, recorded: Recorded) -> Known:
         """What becomes of a transfer that was commanded."""
@@ -249,6 +246,7 @@ class TransferFacts:
             return replace(
                 known,
                 position=position,
+                changed=position,
                 commanded={name: self._requested(known, event, recorded), **commanded},
             )
         if name not in commanded:
@@ -264,7 +262,13 @@ class TransferFacts:
             "outcome": event.step,
             "last": position,
         }
-        return replace(known, position=position, observed=observed, commanded={**commanded, name: after})
+        return replace(
+            known,
+            position=position,
+            changed=position,
+            observed=observed,
+            commanded={**commanded, name: after},
+        )
 
     def _requested(self, known: Known, event: TransferRequested, recorded: Recorded) -> dict[str, Any]:
         given = (recorded.document or {}).get("userData")
@@ -302,6 +306,14 @@ def details(event: Event, now: int) -> dict[str, Any]:
             return {"settled": (now, None)}
         case _:
             return {}
+
+
+def found_now(observed: State, turns: Turns, position: int) -> dict[str, Found]:
+    """All that is observed, as if it became known now."""
+    return {
+        one["transfer_id"]: Found(position, last_turn(turns, device=one["device"]))
+        for one in observed.transfers
+    }
 
 
 def placed(one: Mapping[str, Any], turns: Turns) -> dict[str, Any]:

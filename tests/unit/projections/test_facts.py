@@ -62,8 +62,8 @@ def requested(
 
 
 def facts(history: list[Recorded], facts_of: TransferFacts = FACTS) -> list[dict[str, Any]]:
-    [row] = fold_all(facts_of, history).values()
-    return [dict(part) for part in facts_of.parts(row)]
+    [(key, known)] = fold_all(facts_of, history).items()
+    return [dict(part) for part in facts_of.parts(facts_of.row(key, known))]
 
 
 def handed_over(position: int, agent: str, to: str, millis: int, **data: str) -> list[Recorded]:

@@ -41,8 +41,8 @@ def found(*told: Any) -> list[dict[str, Any]]:
             history.append(recorded(place, event, body, "call-c"))
         else:
             history.append(recorded(place, one, b"{}", "transfer-c"))
-    rows = fold_all(TransferFacts(), history)
-    return (rows[("c",)]["observed"] or []) if rows else []
+    known = fold_all(TransferFacts(), history).values()
+    return [transfer for one in known for transfer in one.observed.transfers]
 
 
 def brief(transfers: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
