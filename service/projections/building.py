@@ -26,7 +26,7 @@ from service.projections.projection import Projection
 from service.projections.reading import Page, Reader, Share
 from service.projections.tables import Connection, prepare
 
-PAGE = 5_000  # events a query, about
+PAGE = 2_000  # events a query, about
 FLUSH = 200_000  # positions of the log between two checkpoints
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from service.log import EventLog
@@ -96,10 +96,12 @@ class Folder:
         """Fold `page`, which follows what was folded before. An event that a fold refuses is set aside."""
         projection = self.projection
         kinds, sweeping, keys_of, owns = projection.kinds, projection.sweeping, projection.keys, self._owns
+        find, may_be_stored = self._ages.find, self._may_be_stored
         self._set_aside += [
             SetAside(one.position, one.reason) for one in page.unread if one.kind is None or one.kind in kinds
         ]
         concerned: list[Concerned] = []
+        unknown: set[Key] = set()
         for recorded in page.events:
             if recorded.kind not in kinds:
                 continue
@@ -110,20 +112,26 @@ class Folder:
                 self._refuse(recorded, error)
                 continue
             if sweep is not None:
-                await self._fold_concerned(connection, concerned, page.after)
-                concerned = []
+                await self._recall(connection, unknown, page.after)
+                await self._fold_concerned(concerned)
+                concerned, unknown = [], set()
                 await self.flush(connection)
                 keys = tuple(dict.fromkeys((*keys, *await self._table.keys_where(connection, sweep))))
             if owns is not None and not recorded.stream.startswith(OF_A_CALL):
                 keys = tuple(key for key in keys if owns(str(key[0])))
             if keys:
                 concerned.append((recorded, keys))
-        await self._fold_concerned(connection, concerned, page.after)
+                for key in keys:
+                    if find(key) is None and may_be_stored(key):
+                        unknown.add(key)
+        await self._recall(connection, unknown, page.after)
+        await self._fold_concerned(concerned)
 
-    async def _fold_concerned(
-        self, connection: Connection, concerned: Sequence[Concerned], after: int
-    ) -> None:
-        await self._recall(connection, concerned, after)
+    def _may_be_stored(self, key: Key) -> bool:
+        """Whether the table may have a row of `key`, which is not in memory."""
+        return self._written is None or key in self._written
+
+    async def _fold_concerned(self, concerned: Sequence[Concerned]) -> None:
         for some in slices(concerned):
             self._fold_known(some)
             await asyncio.sleep(0)
@@ -166,15 +174,9 @@ class Folder:
         )
         self._set_aside.append(SetAside(recorded.position, reason))
 
-    async def _recall(self, connection: Connection, concerned: Sequence[Concerned], after: int) -> None:
-        """Bring into memory the rows that are not in it and may be in the table, as of position `after`."""
-        young, find, written = self._ages.young, self._ages.find, self._written
-        unknown = {
-            key
-            for _, keys in concerned
-            for key in keys
-            if key not in young and find(key) is None and (written is None or key in written)
-        }
+    async def _recall(self, connection: Connection, unknown: Collection[Key], after: int) -> None:
+        """Bring into memory rows that are not in it and may be in the table, as of position `after`."""
+        young = self._ages.young
         if unknown and self._recalled is not None:
             refused = {one.position for one in self._set_aside}
             for key, known in (await self._recalled.known(connection, unknown, after, refused)).items():

@@ -25,40 +25,25 @@ Row = Mapping[str, Any]
 _UNREAD: Any = object()
 
 
-class Recorded:
+class Recorded(msgspec.Struct, gc=False):
     """An event as a fold sees it. Its body is parsed once, for all projections, when first asked for."""
 
-    __slots__ = (
-        "_document",
-        "_notice",
-        "body",
-        "clean",
-        "event",
-        "kind",
-        "position",
-        "recorded_at",
-        "stream",
-    )
+    position: int
+    recorded_at: datetime
+    event: Event
+    body: bytes = b""
+    stream: str = ""
+    kind: str = ""
+    _document: dict[str, Any] | None = _UNREAD
+    _notice: Notice | None = _UNREAD
 
-    def __init__(
-        self,
-        position: int,
-        recorded_at: datetime,
-        event: Event,
-        body: bytes = b"",
-        *,
-        stream: str = "",
-    ) -> None:
-        self.position = position
-        self.recorded_at = recorded_at
-        self.event = event
-        self.kind = type(event).__name__
-        self.body = body
-        self.stream = stream
-        self.clean = b"\\" not in body or b"\\u" not in body
+    def __post_init__(self) -> None:
+        self.kind = type(self.event).__name__
+
+    @property
+    def clean(self) -> bool:
         """Whether no string in the body can hold what Postgres does not take (only escapes could)."""
-        self._document: dict[str, Any] | None = _UNREAD
-        self._notice: Notice | None = _UNREAD
+        return b"\\" not in self.body or b"\\u" not in self.body
 
     @classmethod
     def of(
@@ -74,7 +59,7 @@ class Recorded:
         if decoded is None:
             return None
         event, body = decoded
-        return cls(position, recorded_at, event, body, stream=stream)
+        return cls(position, recorded_at, event, body, stream)
 
     @property
     def document(self) -> dict[str, Any] | None:
