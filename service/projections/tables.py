@@ -20,6 +20,8 @@ from service.projections.unfolding import Parts, Unfolding
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+SORTING_MB = 256  # for the indexes of a generation that is built
+
 OWN = ("generation", "from_position", "to_position", "node")
 _encode_json = msgspec.json.encode
 _decode_json = msgspec.json.decode
@@ -165,7 +167,8 @@ class ProjectionTable:
 
     async def attach(self, connection: Connection) -> None:
         """Make the remaining indexes and let readers see it. Readers of other generations are not held up."""
-        for parent, name in self._tables():
+        await connection.execute(f"SET maintenance_work_mem = '{SORTING_MB}MB'")
+        for parent, name in self.tables:
             await connection.execute(
                 f"ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES IN ({self._generation})"
             )
@@ -173,7 +176,7 @@ class ProjectionTable:
 
     async def drop(self, connection: Connection) -> None:
         """Delete the generation, outside of any transaction, without holding readers up."""
-        for parent, name in self._tables():
+        for parent, name in self.tables:
             if await connection.fetchval("SELECT to_regclass($1)::text", name) is None:
                 continue
             pending = await connection.fetchval(DETACHING, name)
@@ -182,7 +185,8 @@ class ProjectionTable:
                 await connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {name} {how}", timeout=None)
             await connection.execute(f"DROP TABLE IF EXISTS {name}")
 
-    def _tables(self) -> list[tuple[str, str]]:
+    @property
+    def tables(self) -> list[tuple[str, str]]:
         """Its tables, each with the one that it is a partition of."""
         parts = [] if self._parts is None else [(self._parts.parent, self._parts.name)]
         return [(self.parent, self.name), *parts]
