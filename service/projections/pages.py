@@ -50,7 +50,7 @@ class Pages:
         return page
 
     def _forget_the_oldest(self) -> None:
-        read = [begin for begin, reading in self._kept.items() if reading.done()]
+        read = sorted(begin for begin, reading in self._kept.items() if reading.done())
         for begin in read[: max(0, len(self._kept) - KEPT)]:
             del self._kept[begin]
 
