@@ -41,10 +41,10 @@ SELECT * FROM (
            CASE WHEN t.destination IS NULL THEN 'the destination is not in the record' END,
            t.at, NULL, NULL, t.at, '[]', t.evidence, (t.evidence ->> 0)::bigint, (t.evidence ->> -1)::bigint,
            t.operation, t.recalled
-    FROM observed_transfer o CROSS JOIN LATERAL jsonb_to_recordset(o.transfers) AS t (
+    FROM call_facts o CROSS JOIN LATERAL jsonb_to_recordset(o.observed) AS t (
         transfer_id uuid, agent text, destination text, operation text, grade text, reason text,
         user_data jsonb, recalled boolean, at timestamptz, evidence jsonb)
-    WHERE o.generation = {live_generation("observed_transfer")} AND o.transfers <> '[]'
+    WHERE o.generation = {live_generation("transfer_facts")} AND o.observed IS NOT NULL
 ) AS transfers WHERE true
 """  # noqa: S608 constants
 """Transfers commanded through us, and those only observed (door "observed"), in one form."""
