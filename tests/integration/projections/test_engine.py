@@ -23,7 +23,6 @@ from service.projections import (
     Queries,
     Rebuilder,
     TransferFacts,
-    TransferFilter,
     catalogue,
 )
 from service.projections.histories import Histories, Session, notification
@@ -259,7 +258,7 @@ async def test_a_transfers_row_names_the_gaps_that_overlap_it(database: Database
     async with engine(database, log) as running:
         await caught_up(running, log)
     queries = Queries(database)
-    rows = await queries.transfers(TransferFilter())
+    rows = await queries.transfers()
     assert rows
     assert (await queries.transfer(rows[0]["transfer_id"]))["gaps"] == []
 
