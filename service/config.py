@@ -36,7 +36,7 @@ class Agent(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    user: str = Field(min_length=1, max_length=200)
+    user: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
     password: SecretStr
     login: bool = False
     """Whether to log the agent in (`StartContactCenterSession`); by default we only listen."""
@@ -104,8 +104,8 @@ class Settings(BaseSettings):
     """How long after GWS's answer evidence of a transfer is awaited before the call is asked for."""
     wait_for_outcome_s: float = Field(default=10.0, ge=0)
     """How long a repeated request waits for the first one's outcome before it is told 409."""
-    max_payload_bytes: int = Field(default=1 << 20, gt=0)
-    """The largest event payload that the log takes."""
+    max_payload_bytes: int = Field(default=1 << 20, ge=640 << 10)
+    """The largest event payload that the log takes; an element is cut into events of half a MiB and a bit."""
     max_request_bytes: int = Field(default=256 << 10, gt=0)
     """The largest body of a command."""
 

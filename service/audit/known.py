@@ -12,8 +12,8 @@ from uuid import UUID
 from service.errors import NotFound
 from service.events import call_stream, transfer_stream
 from service.log import EventLog, StoredEvent
-from service.projections import Coverage, ObservedTransfer, Projection, Queries, TransferAudit
-from service.projections.projection import Key, Row, storable
+from service.projections import Coverage, Projection, Queries, TransferAudit, TransferFacts
+from service.projections.projection import Key, storable
 from service.projections.reading import Page
 
 
@@ -22,7 +22,7 @@ async def spans_known(log: EventLog, as_of: int, agent: str | None = None) -> di
 
     Reads what sessions told up to there, and for that the log's kinds from its beginning.
     """
-    coverage, rows = Coverage(), dict[Key, Row]()
+    coverage, rows = Coverage(), dict[Key, Any]()
     after = -1
     while page := await log.read(kinds=sorted(coverage.kinds), after=after, upto=as_of):
         after = page[-1].position
@@ -48,18 +48,19 @@ async def transfer_known(
     if row is not None:
         return {**row, "operation": None, "recalled": False}
     events = sorted(said + commanded, key=lambda event: event.position)
-    observed = fold(ObservedTransfer(), events).get((storable(call_id),))
-    if observed is not None:
-        for found in await queries.as_audited(observed):
+    facts, key = TransferFacts(), (storable(call_id),)
+    known = fold(facts, events).get(key)
+    if known is not None:
+        for found in await queries.as_audited(facts.row(key, known)):
             if found["transfer_id"] == transfer_id:
                 return found
     raise NotFound(f"transfer {transfer_id} was not known yet at position {as_of}")
 
 
 def fold(
-    projection: Projection, events: Sequence[StoredEvent], rows: dict[Key, Row] | None = None
-) -> dict[Key, Row]:
-    """The rows that `projection` makes of `events`, which are in the order of the log; `rows` go on."""
+    projection: Projection, events: Sequence[StoredEvent], rows: dict[Key, Any] | None = None
+) -> dict[Key, Any]:
+    """What `projection` makes of `events`, which are in the order of the log; `rows` go on."""
     rows = {} if rows is None else rows
     for recorded in Page.of(events).events:
         if recorded.kind not in projection.kinds:

@@ -2,7 +2,8 @@
 
 The database is an embedded Postgres with its ordinary settings, so what counts as durable is durable. "Wire"
 is the moment at which the simulator queues a notification for its session; "durable" is when the append has
-returned. Both are read from the clock of the one machine.
+returned. Both are read from the clock of the one machine. The simulator does not collect garbage while it
+publishes: with 5,000 sessions it would stand still for half a second between "wire" and the first byte.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ async def measure(sessions: int, *, per_second: int = 1_000, seconds: int = 20) 
 async def all_open(recorder: Recorder, sessions: int) -> None:
     async with asyncio.timeout(OPENING_S):
         while True:
-            states = [agent.current_status for agent in recorder.agents.values()]
+            states = [agent.status for agent in recorder.agents.values()]
             if len(states) == sessions and all(state is Status.OPEN for state in states):
                 return
             await asyncio.sleep(0.2)
@@ -173,6 +174,7 @@ async def serve_load(sessions: int) -> None:
         print(simulated.url, flush=True)  # noqa: T201 the parent waits for it
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             per_second, seconds = map(int, line.split())
+            gc.disable()
             simulated.truth.published.clear()
             began = loop.time()
             for number in range(per_second * seconds):

@@ -7,7 +7,8 @@ The parts, from the inside out:
 
 - `framing` cuts a response body into messages, each with its verbatim bytes;
 - `advice` reads what the server advises;
-- `session` is the protocol as a state machine without sockets: told what happened, it says what to do next;
+- `session` is the protocol as a state machine without sockets: told what happened, it says what to do next
+  (its rules for the start are in `opening`, the steps that all rules share in `moves`);
 - `transport` is the seam, with `LongPolling` and `WebSocket` behind it, and `Cookies` beside them;
 - `client` runs a session over a transport and hands `facts` to its consumer, one at a time, in order:
   deliveries of events, and whatever bears on their being complete (`Opened`, `Lost`, `PossibleGap`, ...).

@@ -34,6 +34,7 @@ from service.cometd.actions import Action, Finish, Listen, Pause, Purpose, Send,
 from service.cometd.facts import Delivery, Item, ResumeState
 from service.cometd.framing import split
 from service.cometd.patience import Timing
+from service.cometd.replies import FORBIDDEN, UNAUTHENTICATED
 from service.cometd.session import Session
 from service.cometd.transport import Transport
 from service.errors import CalltrailError, CometdError, TransportFailed
@@ -49,7 +50,8 @@ class Client:
     `wall`: the clock for `at` and `since`, seconds since 1970.
     `prepare`: awaited before each handshake, to renew credentials or to fetch cookies and a CSRF token. If
     it raises a `CalltrailError`, the handshake counts as failed; raise `TransportFailed` with its `status`
-    for a 401 or 403.
+    for a 401 or 403. It is also awaited when another request is answered 401 or 403, which is then repeated
+    once: a log-in that is over need not be the end of the session.
     """
 
     __slots__ = ("_close", "_closing", "_older", "_prepare", "_session", "_transport", "_wall")
@@ -174,7 +176,7 @@ class Client:
             messages = split(body)
         except CometdError as error:
             items = await self._settle_older()
-            if isinstance(error, TransportFailed) and error.status in (401, 403):
+            if is_refusal(error):
                 self._transport.cookies.clear()  # they belong to a log-in that is over
             return items + session.failed(error, self._now(), self._wall())
         items = await self._settle_older()
@@ -183,14 +185,25 @@ class Client:
     async def _perform(self, action: Send | Listen) -> bytes:
         if isinstance(action, Listen):
             return await self._transport.receive(action.timeout)
-        if action.purpose is Purpose.HANDSHAKE and self._prepare is not None:
-            try:
-                await self._prepare()
-            except CometdError:
+        if action.purpose is Purpose.HANDSHAKE:
+            await self._make_ready()
+            return await self._transport.send(action.body, action.purpose, action.timeout)
+        try:
+            return await self._transport.send(action.body, action.purpose, action.timeout)
+        except TransportFailed as error:
+            if self._prepare is None or not is_refusal(error):
                 raise
-            except CalltrailError as error:
-                raise TransportFailed(f"preparing: {error}", sent=False) from error
+        await self._make_ready()
         return await self._transport.send(action.body, action.purpose, action.timeout)
+
+    async def _make_ready(self) -> None:
+        try:
+            if self._prepare is not None:
+                await self._prepare()
+        except CometdError:
+            raise
+        except CalltrailError as error:
+            raise TransportFailed(f"preparing: {error}", sent=False) from error
 
     async def _interruptible(self, work: Coroutine[Any, Any, bytes]) -> bytes | None:
         """Await the response; None if `close` came first and the session has let go of it."""
@@ -236,6 +249,11 @@ class Client:
             await asyncio.sleep(seconds)
         else:
             await asyncio.wait((self._closing,), timeout=seconds)
+
+
+def is_refusal(error: CometdError) -> bool:
+    """Whether the server does not know who asks, or does not let him."""
+    return isinstance(error, TransportFailed) and error.status in (UNAUTHENTICATED, FORBIDDEN)
 
 
 async def _abandon(poll: asyncio.Task[bytes]) -> None:

@@ -14,11 +14,12 @@ Client ids are secrets: they are in the fields, never in the repr.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from service.cometd.advice import Advice
 from service.cometd.framing import Message
+from service.errors import BadInput
 
 
 @dataclass(slots=True)
@@ -204,3 +205,18 @@ class ResumeState:
     channels: tuple[str, ...]
     since: float | None
     idle: bool
+
+    def check_fits(self, connection_type: str, channels: Collection[str]) -> None:
+        """Raise `BadInput` unless the session was held over that transport and for these channels."""
+        if connection_type != self.connection_type:
+            raise BadInput(
+                "resume.connection_type",
+                f"the session was held over {self.connection_type}",
+                f"Resume it over that transport, or start without it over {connection_type}",
+            )
+        if set(channels) != set(self.channels):
+            raise BadInput(
+                "resume.channels",
+                "the session was subscribed to other channels",
+                "Resume it with the channels it had, or start a new session",
+            )

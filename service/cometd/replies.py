@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from service.cometd.actions import Purpose
 from service.cometd.framing import Message
+from service.cometd.requests import Request
 
 # Bayeux error codes are those of HTTP in meaning.
 UNAUTHENTICATED, UNKNOWN_SESSION, FORBIDDEN = 401, 402, 403
 SERVER_TROUBLE = 500
 
+_LONGEST = 500  # characters of an error's text
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is under way. `ids` are in the order of the channels for a subscribe."""
 
-    purpose: Purpose
-    ids: tuple[str, ...]
-    sent_at: float
-    deadline: float
-    steady: bool
+class Grants(NamedTuple):
+    """What became of a subscribe: channels granted, those denied with the reply to each.
+
+    `lost`: a reply that says the session is gone; `troubled`: one that says the server could not do it now.
+    """
+
+    granted: tuple[str, ...]
+    denied: tuple[tuple[str, Message], ...]
+    lost: Message | None
+    troubled: Message | None
 
 
 def replies_to(metas: Sequence[Message], request: Request, channels: Sequence[str]) -> dict[str, Message]:
@@ -51,6 +55,40 @@ def is_loss(reply: Message) -> bool:
     return code in (UNAUTHENTICATED, UNKNOWN_SESSION) or (
         code == FORBIDDEN and "unknown client" in text.lower()
     )
+
+
+def grants_of(channels: Sequence[str], request: Request, replies: Mapping[str, Message]) -> Grants:
+    """Sort the replies to a subscribe."""
+    asked = [(channel, replies[i]) for channel, i in zip(channels, request.ids, strict=True)]
+    denied = tuple((channel, reply) for channel, reply in asked if not reply.successful)
+    return Grants(
+        tuple(channel for channel, reply in asked if reply.successful),
+        denied,
+        next((reply for _, reply in denied if is_loss(reply)), None),
+        next((reply for _, reply in denied if (reply.error[0] or 0) >= SERVER_TROUBLE), None),
+    )
+
+
+def unfit(reply: Message, connection_type: str) -> str:
+    """Say why a successful reply to a handshake is of no use; nothing if it is."""
+    client_id, types = reply.fields.get("clientId"), reply.fields.get("supportedConnectionTypes")
+    if not isinstance(client_id, str) or not client_id:
+        return "the handshake was answered without a client id"
+    if isinstance(types, list) and connection_type not in types:
+        return f"the server does not offer {connection_type}"
+    return ""
+
+
+def said_in(reply: Message, client_id: str | None) -> str:
+    """Give a reply's error for people: in printable characters, not too many, and without the client id.
+
+    Some servers put the client id into it.
+    """
+    code, text = reply.error
+    if client_id:
+        text = text.replace(client_id, "…")
+    text = "".join(character if character.isprintable() else "�" for character in text[:_LONGEST])
+    return " ".join(part for part in (str(code or ""), text) if part) or "no error given"
 
 
 def negotiated(reply: Message) -> tuple[bool, int | None]:

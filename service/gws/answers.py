@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+LONGEST_MESSAGE = 500  # characters
+
 OK = 0
 PARAMETER_MISSING = 1
 INVALID = 2
@@ -54,6 +56,7 @@ class Answer:
     status_code: int | None
     """GWS's own code; None where the body is not GWS's."""
     message: str
+    """GWS's words, for people: printable and not too long. `body` has them as they came."""
     document: dict[str, Any] | None
 
     @classmethod
@@ -61,7 +64,8 @@ class Answer:
         document = parse_object(body)
         code = document.get("statusCode") if document else None
         status_code = code if isinstance(code, int) and not isinstance(code, bool) else None
-        message = str(document.get("statusMessage", "")) if document else ""
+        said = str(document.get("statusMessage", ""))[:LONGEST_MESSAGE] if document else ""
+        message = "".join(character if character.isprintable() else "�" for character in said)
         return cls(http_status, content_type, body, status_code, message, document)
 
     @property

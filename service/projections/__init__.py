@@ -5,7 +5,6 @@ from service.projections.catalogue import catalogue
 from service.projections.compare import Difference
 from service.projections.coverage import Coverage
 from service.projections.engine import Engine
-from service.projections.observed_transfer import ObservedTransfer
 from service.projections.projection import Projection, storable
 from service.projections.queries import Queries, calls_of
 from service.projections.rebuild import Rebuilder, Report
@@ -18,7 +17,6 @@ __all__ = [
     "Coverage",
     "Difference",
     "Engine",
-    "ObservedTransfer",
     "Projection",
     "Queries",
     "Rebuilder",

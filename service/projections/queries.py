@@ -39,19 +39,19 @@ SELECT t.transfer_id, o.call_id, o.conn_id, t.agent, NULL AS caller, 'observed' 
        t.at AS requested_at, NULL::timestamptz AS dispatched_at, NULL::timestamptz AS answered_at,
        t.at AS settled_at, '[]'::jsonb AS steps, t.evidence, (t.evidence ->> 0)::bigint AS first_position,
        (t.evidence ->> -1)::bigint AS last_position, t.operation, t.recalled
-FROM {} o CROSS JOIN LATERAL jsonb_to_recordset(o.transfers) AS t (
+FROM {} o CROSS JOIN LATERAL jsonb_to_recordset(o.observed) AS t (
     transfer_id uuid, agent text, destination text, operation text, grade text, reason text,
     user_data jsonb, recalled boolean, at timestamptz, evidence jsonb)
 """
-"""The transfers that rows of `observed_transfer` hold, in the form of the audit's."""
-AS_AUDITED = OBSERVED.format("(SELECT $1::text AS call_id, $2::text AS conn_id, $3::jsonb AS transfers)")
+"""The observed transfers that rows of `call_facts` hold, in the form of the audit's."""
+AS_AUDITED = OBSERVED.format("(SELECT $1::text AS call_id, $2::text AS conn_id, $3::jsonb AS observed)")
 TRANSFERS = f"""
 SELECT * FROM (
     SELECT {", ".join(AUDIT_COLUMNS)}, NULL::text AS operation, false AS recalled FROM transfer_audit
     WHERE generation = {live_generation("transfer_audit")}
     UNION ALL
-    {OBSERVED.format("observed_transfer")}
-    WHERE o.generation = {live_generation("observed_transfer")} AND o.transfers <> '[]'
+    {OBSERVED.format("call_facts")}
+    WHERE o.generation = {live_generation("transfer_facts")} AND o.observed IS NOT NULL
 ) AS transfers WHERE true
 """  # noqa: S608 constants
 """Transfers commanded through us, and those only observed (door "observed"), in one form."""
@@ -137,8 +137,8 @@ class Queries:
         return transfers
 
     async def as_audited(self, observed: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The transfers that a row of `observed_transfer` holds, in the form of `transfer`, without gaps."""
-        transfers = msgspec.json.encode(observed["transfers"]).decode()
+        """The observed transfers of a row of `call_facts`, in the form of `transfer`, without gaps."""
+        transfers = msgspec.json.encode(observed["observed"] or []).decode()
         return await self._rows(AS_AUDITED, observed["call_id"], observed["conn_id"], transfers)
 
     async def transfers_of(

@@ -3,7 +3,8 @@
 from service.recorder.access import Access, Accesses, Clients
 from service.recorder.ownership import list_sessions
 from service.recorder.recorder import Recorder
-from service.recorder.session import AgentRecorder, Status
+from service.recorder.session import AgentRecorder
+from service.recorder.status import Status
 from service.recorder.vault import Vault
 
 __all__ = [

@@ -1,17 +1,19 @@
 """What is kept of a session outside the log, so that a later process can go on with it.
 
 The row in `recorder_session` changes in the transaction of the events that move it (the `also` of
-`EventLog.append`), so `delivered` and `acked` can never disagree with the log. Three cases look suspicious
-and are not:
+`EventLog.append`). The append of events that are all in the log already runs no statement, though, and the
+commit that brought them in need not have moved the row to where it should stand:
 
-- An append of events that are all in the log already runs no statement. Then the commit that brought them
-  in, whose answer was lost, has moved the row: `delivered` stands where it should, and `acked` at the batch
-  under which they came first. The server has them again under a higher batch; a successor that says the
-  lower one gets at most what the log recognises.
-- A fact written while the outcome of a delivery is unknown moves the row back to what the process knows to
-  be confirmed. Nothing beyond that was acknowledged to the server, so it comes again from there.
-- An empty poll moves `acked` in memory only. A successor that says a lower ack than was said before loses
-  nothing: what was acknowledged is durable.
+- A fact written while the outcome of a delivery was unknown has moved it back to what the process knew to be
+  confirmed.
+- An append of a process whose agent was taken over meanwhile has brought in the events, but the row was not
+  its own any more.
+
+So after a delivery whose outcome was unknown, and for the first one after a take-over, the row is written
+once more before the delivery is confirmed. Until then nothing of it was acknowledged, and it comes again.
+
+An empty poll moves `acked` in memory only. A successor that says a lower ack than was said before loses
+nothing: what was acknowledged is durable.
 """
 
 from __future__ import annotations

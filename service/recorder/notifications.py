@@ -10,6 +10,7 @@ from service.log import NewEvent, Producer
 
 PART_BYTES = 512 << 10
 """A larger element is cut: an event's payload is limited, and what GWS sent is kept whole."""
+CHANNEL_LIMIT = 1_000  # characters
 
 
 def notifications(
@@ -42,5 +43,5 @@ def in_parts(body: bytes) -> list[bytes]:
 
 
 def printable(channel: str) -> str:
-    """The channel as text that JSON can hold: lone surrogates are replaced."""
-    return channel.encode(errors="replace").decode()
+    """The channel as text that JSON can hold: cut, lone surrogates replaced; the element has all of it."""
+    return channel[:CHANNEL_LIMIT].encode(errors="replace").decode()

@@ -14,6 +14,7 @@ taken over meanwhile finds all that was not acknowledged.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -50,6 +51,11 @@ UPDATE recorder_session AS s SET owner = $2, idle = false FROM free WHERE s.agen
 RETURNING free.agent, free.session, free.delivered, free.acked, free.alive_at, free.idle, free.secret
 """
 """Take what is free, and what is ours already. `idle` is believed once (see `ResumeState.idle`)."""
+
+STILL_OURS = """
+UPDATE recorder_session SET idle = false WHERE agent = ANY($1::text[]) AND owner = $2 RETURNING agent
+"""
+"""Whoever takes an agent writes his number; where ours still stands, nobody has had it meanwhile."""
 
 RELEASE = "UPDATE recorder_session SET owner = NULL WHERE agent = ANY($1::text[]) AND owner = $2"
 FORGET = "DELETE FROM recorder_session WHERE agent = $1 AND owner = $2 AND session IS NULL"
@@ -100,7 +106,8 @@ class Ownership:
         beats: Callable[[], Sequence[Callable[[], Beat]]],
     ) -> None:
         self.number = secrets.randbits(62)
-        self.held = False
+        self.tenure: int | None = None
+        """The number of the present hold; None while the lock is away."""
         self.loop = Loop("recorder ownership", self._run)
         self._database = database
         self._wanted = wanted
@@ -108,7 +115,12 @@ class Ownership:
         self._drop = drop
         self._beats = beats
         self._mine: set[str] = set()
+        self._tenures = itertools.count()
         self._stir = asyncio.Event()
+
+    @property
+    def held(self) -> bool:
+        return self.tenure is not None
 
     def stir(self) -> None:
         """Look at once: other agents are wanted."""
@@ -121,15 +133,22 @@ class Ownership:
             await self._database.pool.execute(RELEASE, agents, self.number, timeout=ANSWER_S)
 
     async def forget(self, agent: str) -> None:
-        """The agent is no longer recorded, and no session of his is left."""
-        self._mine.discard(agent)
+        """The agent is no longer recorded; his row goes, unless a session of his is left."""
         with database_errors():
             await self._database.pool.execute(FORGET, agent, self.number, timeout=ANSWER_S)
 
     async def execute(self, statement: Statement) -> None:
-        """Change a row of ours without an event."""
+        """Change a row of ours without an event.
+
+        Raises:
+            DatabaseUnavailable: it cannot be done, or the row is not ours any more.
+
+        """
         with database_errors():
-            await self._database.pool.execute(statement.sql, *statement.arguments, timeout=ANSWER_S)
+            pool = self._database.pool
+            done = await pool.execute(statement.sql, *statement.arguments, timeout=ANSWER_S)
+        if done == "UPDATE 0":
+            raise DatabaseUnavailable("another process has taken the agent")
 
     async def beat(self, turn: int | None = None) -> None:
         """Write down what is alive: a tenth of the agents, lest appends wait; without `turn` all."""
@@ -149,21 +168,26 @@ class Ownership:
                 if not await connection.fetchval(TRY_LOCK, self.number, timeout=ANSWER_S):
                     raise DatabaseUnavailable("the connection that holds our lock has not ended yet")
                 await self._take_stock(connection)
-                self.held = True
+                self.tenure = next(self._tenures)
                 await self._hold(connection, loop)
             finally:
-                self.held = False
+                self.tenure = None
                 connection.terminate()
 
     def _lost(self, *_: object) -> None:
-        self.held = False
+        self.tenure = None
         self._stir.set()
 
     async def _take_stock(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        """After the lock was away: see which of our agents are still ours."""
+        """After the lock was away: see which of our agents are still ours.
+
+        Those that another process had, even if it has ended since, are let go: what we know of their
+        sessions is out of date. If they are free, they are taken again, with what it has left.
+        """
         if not self._mine:
             return
-        still = {row["agent"] for row in await connection.fetch(CLAIM, list(self._mine), self.number)}
+        rows = await connection.fetch(STILL_OURS, list(self._mine), self.number, timeout=ANSWER_S)
+        still = {row["agent"] for row in rows}
         for agent in self._mine - still:
             logger.warning("another process has taken the agent", extra={"agent": agent})
             self._mine.discard(agent)

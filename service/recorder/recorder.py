@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,9 +15,11 @@ from service.log import EventLog
 from service.loops import Loop
 from service.postgres import Database
 from service.recorder.access import Accesses, Pace, Pacing
+from service.recorder.heap import Heap
 from service.recorder.kept import Keeper, Kept
 from service.recorder.ownership import Beat, Ownership
-from service.recorder.session import AgentRecorder, Status
+from service.recorder.session import AgentRecorder
+from service.recorder.status import Status
 from service.recorder.vault import Vault
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Recorder:
         self._vault = vault
         self._gws_url = gws_url
         self._ending: set[str] = set()
-        self._heap = Heap()
+        self._heap = Heap(lambda: sum(agent.status is Status.OPEN for agent in self.agents.values()))
         self.pacing = Pacing(Pace(OPENINGS_PER_S), Pace(RESUMPTIONS_PER_S), Timing())
         self.ownership = Ownership(
             database, wanted=self._wanted, take=self._take, drop=self._drop, beats=self._beats
@@ -60,6 +61,7 @@ class Recorder:
         self._watching = None if agents_file is None else AgentsFile(agents_file, self)
 
     def start(self) -> None:
+        self._heap.loop.start()
         self.ownership.loop.start()
         if self._watching is not None:
             self._watching.loop.start()
@@ -77,6 +79,7 @@ class Recorder:
         with suppress(DatabaseError):
             await self.ownership.release(users)
         await self.ownership.loop.stop()
+        await self._heap.loop.stop()
 
     async def replace(self, changed: set[str]) -> None:
         """Take up that these agents were added to `accesses`, removed from them or changed."""
@@ -86,9 +89,9 @@ class Recorder:
         self._ending.update(there)
         await asyncio.gather(self._end(removed, keep_session=False), self._end(kept, keep_session=True))
         try:
-            await self.ownership.release(kept)
             for user in removed:
                 await self.ownership.forget(user)
+            await self.ownership.release(there)  # of those removed, what could not be ended in time
         except DatabaseError as error:
             logger.warning("agents are let go later", extra={"fault": str(error)})
         self._ending.difference_update(there)
@@ -135,33 +138,7 @@ class Recorder:
             await recorder.loop.stop()
 
     def _beats(self) -> list[Callable[[], Beat]]:
-        self._heap.settle_at(sum(recorder.status is Status.OPEN for recorder in self.agents.values()))
         return [recorder.beat for recorder in self.agents.values()]
-
-
-class Heap:
-    """Keeps the garbage collector from walking through thousands of sessions, again and again.
-
-    They live long, and a full collection looks at every object: measured with 5,000 sessions, that stops the
-    process for half a second at a time. So what is there once many sessions have come is taken out of the
-    collector's sight (`gc.freeze`), and collections are made rarer.
-    """
-
-    MANY = 500
-
-    def __init__(self) -> None:
-        self._seen = self._settled = 0
-
-    def settle_at(self, sessions: int) -> None:
-        """Called now and then: settle when sessions have come and no more are coming."""
-        grown = sessions - self._settled >= self.MANY
-        still = sessions <= 1.01 * self._seen
-        self._seen = sessions
-        if grown and still:
-            self._settled = sessions
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(50_000, 20, 50)
 
 
 class AgentsFile:

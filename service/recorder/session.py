@@ -17,69 +17,40 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import cast
+from uuid import UUID
 
 from service.cometd import (
     Client,
     Delivery,
-    Evidence,
     Failing,
     Item,
     Lost,
     MultipleClients,
     Opened,
-    PossibleGap,
     Refused,
     Resumed,
     State,
     Stopped,
 )
-from service.errors import (
-    BadInput,
-    DatabaseError,
-    DatabaseUnavailable,
-    EventIdReused,
-    GwsError,
-)
-from service.events import (
-    CallsSnapshotTaken,
-    Event,
-    GapSuspected,
-    SessionClosed,
-    SessionLost,
-    SessionOpened,
-    SessionRefused,
-    SessionResumed,
-    UnreadableReceived,
-    encode,
-    session_stream,
-)
+from service.errors import BadInput, DatabaseError, GwsError
+from service.events import CallsSnapshotTaken, SessionClosed, SessionLost, SessionRefused
 from service.log import EventLog, NewEvent, Producer, Statement
 from service.loops import Loop
 from service.recorder.access import Access, Pacing
-from service.recorder.appending import PatientLog
+from service.recorder.facts import fact_of, moment_of
+from service.recorder.journal import Journal
 from service.recorder.kept import Keeper, Kept, moment
-from service.recorder.notifications import PART_BYTES, in_parts, notifications
+from service.recorder.notifications import notifications
 from service.recorder.numbering import Numbering
 from service.recorder.ownership import Beat, Ownership
+from service.recorder.status import Standing, Status
 
 logger = logging.getLogger(__name__)
 
 MOST_FACTS = 100
 """With so many facts waiting for the log nothing more is asked of the server."""
 REST_S, LONGEST_REST_S = 60.0, 900.0  # before a session that the server has ended for good is tried anew
-
-
-class Status(StrEnum):
-    """Where an agent's recording stands, for people."""
-
-    STARTING = "starting"
-    OPEN = "open"
-    RETRYING = "retrying"
-    LOST = "lost"
-    REFUSED = "refused"
-    STOPPED = "stopped"
 
 
 class AgentRecorder:
@@ -99,12 +70,10 @@ class AgentRecorder:
         pacing: Pacing,
     ) -> None:
         self.user = access.agent.user
-        self.status = Status.STARTING
-        self._cause = ""  # of the status
-        self._fault = ""  # why requests fail, if they do since the status changed
         self.loop = Loop(f"recorder {self.user}", self._run)
+        self.journal = Journal(self.user, log, ownership)
+        self._standing = Standing(self.user)
         self._access = access
-        self._log = PatientLog(log)
         self._keeper = keeper
         self._kept: Kept | None = kept
         self._ownership = ownership
@@ -112,7 +81,7 @@ class AgentRecorder:
         self._client: Client | None = None
         self._numbering = Numbering("", Producer.new())
         self._open = False  # in the log a session is open
-        self._unwritten: list[NewEvent] = []
+        self._row_in_doubt = kept.session is not None  # see `kept`
         self._refusal = ""
         self._rests = 0
         self._closing = asyncio.Event()
@@ -127,20 +96,27 @@ class AgentRecorder:
 
     def beat(self) -> Beat:
         """What to write down now and then. With facts waiting, how far the record reaches is not certain."""
-        certain = self._open and not self._unwritten and not self._log.busy
+        certain = self._open and not self.journal.behind
         state = self._client.resume_state if certain and self._client is not None else None
         alive = None if state is None or state.since is None else moment(state.since)
-        return Beat(self.user, self._numbering.session, alive, self.current_status, self.reason)
+        return Beat(self.user, self._session, alive, self.status, self.reason)
 
     @property
-    def current_status(self) -> Status:
-        retrying = self._client is not None and self._client.state is State.RETRYING
-        return Status.RETRYING if self.status is Status.OPEN and retrying else self.status
+    def status(self) -> Status:
+        return self._standing.seen(retrying=self._retrying)
 
     @property
     def reason(self) -> str:
         """Why the recording stands where it does, or is not going on."""
-        return self._cause if self.current_status is Status.OPEN else self._fault or self._cause
+        return self._standing.reason(retrying=self._retrying)
+
+    @property
+    def _retrying(self) -> bool:
+        return self._client is not None and self._client.state is State.RETRYING
+
+    @property
+    def _session(self) -> UUID:
+        return self._numbering.session
 
     # The loop
 
@@ -182,16 +158,17 @@ class AgentRecorder:
     async def _lose_kept(self, kept: Kept) -> None:
         assert kept.session is not None
         cause = "what was kept of the session cannot be used: another key, another server or other channels"
-        self._now(Status.LOST, cause)
+        self._change(Status.LOST, cause)
         self._open = False
-        self._note(
+        self.journal.note(
+            kept.session,
             SessionLost(
                 session=kept.session,
                 agent=self.user,
                 at=datetime.now(UTC),
                 cause=cause,
                 last_alive=kept.alive_at,
-            )
+            ),
         )
         await self._write_facts()
 
@@ -207,10 +184,10 @@ class AgentRecorder:
         if isinstance(item, Delivery):
             await self._deliver(item)
             return
-        for event, body in self._describe(item):
-            self._note(event, body)
-        if isinstance(item, Stopped) and item.kept and not self._unwritten:
-            await self._save_as_left()
+        self._note(item)
+        if isinstance(item, Stopped) and item.kept and not self.journal.waiting:
+            with suppress(DatabaseError):  # then a successor takes it for left in disorder
+                await self._save(self._state(self._numbering.delivered))
         await self._write_facts()
         if isinstance(item, Opened):
             await self._begin()
@@ -227,161 +204,114 @@ class AgentRecorder:
                 message, numbering.events, count, session=numbering.session, count=count, agent=self.user
             )
         delivered = numbering.delivered + len(events)
+        state = self._state(delivered, delivery)
         try:
-            await self._append(events, self._state(delivered, delivery))
+            await self.journal.append(self._session, events, state)
+            if self._row_in_doubt:
+                await self._save(state)
         except DatabaseError as error:
+            self._row_in_doubt = True
             logger.warning(
-                "a delivery is not durable and will come again", extra=self._extra(error, delivery.attempt)
+                "a delivery is not durable and will come again",
+                extra=self._told(error) | {"attempt": delivery.attempt},
             )
             return
+        self._row_in_doubt = False
         numbering.delivered = delivered
         delivery.confirm()
 
-    # Facts
-
-    def _note(self, event: Event, body: bytes | None = None) -> None:
-        """Let an event about the session wait for the next append."""
-        stream = session_stream(self._numbering.session)
-        if body is not None and len(body) > PART_BYTES:
-            self._note_in_parts(event, body)
-            return
-        self._unwritten.append(NewEvent(Producer.new().key, stream, event.kind(), encode(event, body)))
-
-    def _note_in_parts(self, event: Event, body: bytes) -> None:
-        parts = in_parts(body)
-        said = event.reason if isinstance(event, UnreadableReceived) else event.kind()
-        for number, part in enumerate(parts, start=1):
-            piece = UnreadableReceived(
-                session=self._numbering.session,
-                agent=self.user,
-                received_at=datetime.now(UTC),
-                reason=f"{said} (part {number} of {len(parts)})",
-            )
-            self._note(piece, part)
-
     async def _write_facts(self) -> None:
         """Write what is still unwritten; if the log is away, it goes in with the next append."""
-        while self._unwritten:
+        while self.journal.waiting:
             try:
-                await self._append([], self._state(self._numbering.delivered))
+                await self.journal.append(self._session, [], self._state(self._numbering.delivered))
             except DatabaseError as error:
-                logger.warning("a fact waits", extra=self._extra(error))
-                if len(self._unwritten) < MOST_FACTS or self._closing.is_set():
+                logger.warning("a fact waits", extra=self._told(error))
+                if self.journal.waiting < MOST_FACTS or self._closing.is_set():
                     return
                 await asyncio.sleep(1.0)
 
     async def _write_last_facts(self) -> None:
         """At the end: what cannot be written now is found again by the next process, as a loss."""
-        while self._unwritten:
+        while self.journal.waiting:
             await self._write_facts()
-            if self._unwritten:
+            if self.journal.waiting:
                 await asyncio.sleep(0.1)
 
-    async def _save_as_left(self) -> None:
-        """Note that the session is left in good order, for a successor."""
-        for statement in self._state(self._numbering.delivered):
-            with suppress(DatabaseError):
-                await self._ownership.execute(statement)
+    async def _save(self, state: Sequence[Statement]) -> None:
+        """Write the row without an event."""
+        for statement in state:
+            await self._ownership.execute(statement)
 
-    def _describe(self, item: Item) -> list[tuple[Event, bytes | None]]:
-        """The events for a fact about the session."""
-        agent, session = self.user, self._numbering.session
+    def _note(self, item: Item) -> None:
+        """Take up what is said of the session, and let the event that says it wait for the next append."""
         match item:
-            case Opened(acknowledged=ack, channels=channels, at=at, advice=advice):
-                session = self._number(item.client_id).session
-                self._opened(advice.max_interval)
-                opened = SessionOpened(
-                    session=session, agent=agent, at=moment(at), ack=ack, channels=channels
-                )
-                return [(opened, None)]
-            case Resumed(at=at):
-                self._opened(None)
-                return [(SessionResumed(session=session, agent=agent, at=moment(at)), None)]
-            case Lost(cause=cause, since=since, at=at):
-                self._now(Status.LOST, cause)
+            case Opened(client_id=client_id, advice=advice):
+                self._number(client_id)
+                self._opened()
+                if advice.max_interval is not None:
+                    self.journal.log.session_lives(advice.max_interval)
+            case Resumed():
+                self._opened()
+            case Lost(cause=cause):
+                self._change(Status.LOST, cause)
                 self._open = False
-                lost = SessionLost(
-                    session=session, agent=agent, at=moment(at), cause=cause, last_alive=moment_of(since)
-                )
-                return [(lost, None)]
-            case PossibleGap(cause=cause, since=since, at=at):
-                gap = GapSuspected(
-                    session=session, agent=agent, at=moment(at), cause=cause, last_alive=moment_of(since)
-                )
-                return [(gap, None)]
             case Refused(reason=reason, at=at):
-                return self._refused(reason, moment(at))
-            case Evidence(body=body, reason=reason, at=at):
-                unreadable = UnreadableReceived(
-                    session=session, agent=agent, received_at=moment(at), reason=reason
-                )
-                return [(unreadable, body)]
+                self._refused(reason, moment(at))
+            case Failing(cause=cause):
+                self._standing.failing(self._session, cause)
+            case MultipleClients():
+                self._standing.crowded(self._session)
             case Stopped():
-                return self._stopped(item)
-            case Failing() | MultipleClients():
-                self._warned(item)
-                return []
-            case Delivery():
-                return []
+                self._stopped(item)
+        if (told := fact_of(item, self._session, self.user)) is not None:
+            self.journal.note(self._session, *told)
 
-    def _warned(self, item: Failing | MultipleClients) -> None:
-        if isinstance(item, Failing):
-            self._fault = item.cause
-            logger.warning("a request failed and is tried again", extra=self._extra(item.cause))
-        else:
-            self._cause = "another client shares this session's cookies and slows both down"
-            logger.warning("the session is crowded", extra=self._extra(self._cause))
-
-    def _opened(self, max_interval: float | None) -> None:
-        self._now(Status.OPEN)
+    def _opened(self) -> None:
+        self._change(Status.OPEN)
         self._open = True
         self._refusal = ""
         self._rests = 0
-        if max_interval is not None:
-            self._log.session_lives(max_interval)
 
-    def _refused(self, reason: str, at: datetime) -> list[tuple[Event, bytes | None]]:
+    def _refused(self, reason: str, at: datetime) -> None:
         """Report a refusal once, however often it is repeated."""
         if not self._open:
-            self._now(Status.REFUSED, reason)
-        if reason == self._refusal:
-            return []
-        self._refusal = reason
-        refused = SessionRefused(session=self._numbering.session, agent=self.user, at=at, cause=reason)
-        return [(refused, None)]
+            self._change(Status.REFUSED, reason)
+        if reason != self._refusal:
+            self._refusal = reason
+            refused = SessionRefused(session=self._session, agent=self.user, at=at, cause=reason)
+            self.journal.note(self._session, refused)
 
-    def _stopped(self, item: Stopped) -> list[tuple[Event, bytes | None]]:
+    def _stopped(self, item: Stopped) -> None:
         was_open = self._open
-        self._now(Status.STOPPED, item.reason)
+        self._change(Status.STOPPED, item.reason)
         if item.kept and self._keep_session:
-            return []  # a successor goes on with it
+            return  # a successor goes on with it
         self._open = False
-        now = datetime.now(UTC)
-        if was_open:
-            closed = SessionClosed(
-                session=self._numbering.session, agent=self.user, at=now, reason=item.reason
+        session, agent, now = self._session, self.user, datetime.now(UTC)
+        if was_open and item.kept:  # to be closed, and it did not answer: what it still holds is missing
+            since = moment_of(item.since)
+            lost = SessionLost(session=session, agent=agent, at=now, cause=item.reason, last_alive=since)
+            self.journal.note(session, lost)
+        elif was_open:
+            self.journal.note(
+                session, SessionClosed(session=session, agent=agent, at=now, reason=item.reason)
             )
-            return [(closed, None)]
-        return [] if self._closing.is_set() else self._refused(item.reason, now)
+        elif not self._closing.is_set():
+            self._refused(item.reason, now)
 
-    def _now(self, status: Status, reason: str = "") -> None:
-        self.status, self._cause, self._fault = status, reason, ""
-        extra = {
-            "agent": self.user,
-            "session": str(self._numbering.session),
-            "status": status,
-            "reason": reason,
-        }
-        expected = status is Status.OPEN or self._closing.is_set()
-        logger.log(logging.INFO if expected else logging.WARNING, "session", extra=extra)
+    def _change(self, status: Status, cause: str = "") -> None:
+        self._standing.change(status, self._session, cause, expected=self._closing.is_set())
+
+    def _told(self, error: Exception) -> dict[str, object]:
+        """What a log line about an error carries."""
+        return self._standing.told(self._session, error)
 
     def _number(self, client_id: str) -> Numbering:
         """The numbering of the session that `client_id` names; a new one for a new session."""
         if self._numbering.client_id != client_id:
             self._numbering = Numbering(client_id, Producer.new())
         return self._numbering
-
-    # Appending
 
     def _state(self, delivered: int, delivery: Delivery | None = None) -> Sequence[Statement]:
         """The statement that keeps what the append is about to make true."""
@@ -399,7 +329,7 @@ class AgentRecorder:
         statement = self._keeper.session(
             state,
             self._access.gws.csrf,
-            session=self._numbering.session,
+            session=self._session,
             delivered=delivered,
             acked=acked,
             since=since,
@@ -408,62 +338,26 @@ class AgentRecorder:
         )
         return [statement]
 
-    async def _append(self, events: list[NewEvent], also: Sequence[Statement]) -> None:
-        """Append the facts that wait, and `events`.
-
-        Raises:
-            DatabaseError: it is not known to be durable; to be tried again with the same events.
-
-        """
-        if not self._ownership.held:
-            raise DatabaseUnavailable("another process may have taken over the agent")
-        while True:
-            try:
-                await self._log.append([*self._unwritten, *events], also)
-            except EventIdReused as error:
-                self._keep_first(events, error)
-            else:
-                self._unwritten.clear()
-                return
-
-    def _keep_first(self, events: list[NewEvent], error: EventIdReused) -> None:
-        """Keep the bytes that came first; the other ones are evidence, and an alarm."""
-        other = next((event for event in events if event.event_id == error.event_id), None)
-        if other is None:
-            raise error
-        events.remove(other)
-        logger.error("a redelivery has other bytes", extra=self._extra(error))
-        alarm = UnreadableReceived(
-            session=self._numbering.session,
-            agent=self.user,
-            received_at=datetime.now(UTC),
-            reason=f"redelivered with other bytes than those at position {error.position}",
-        )
-        self._note(alarm, other.payload)
-
-    def _extra(self, error: Exception | str, attempt: int = 1) -> dict[str, object]:
-        session = str(self._numbering.session)
-        return {"agent": self.user, "session": session, "attempt": attempt, "fault": str(error)}
-
     async def _begin(self) -> None:
-        """After a session has opened: log in if told to, then ask what the world looks like."""
+        """After a session has opened: log in if told to, then ask what the world looks like.
+
+        In this order, and before the first poll: what is published meanwhile comes after the snapshot. So it
+        must not take longer than the session can wait.
+        """
         agent, gws = self._access.agent, self._access.gws
         try:
-            if agent.login:
-                await gws.start_session(agent.place)
-            answer = await gws.calls()
-        except GwsError as error:
-            logger.warning("no snapshot", extra=self._extra(error))
+            async with asyncio.timeout(self.journal.log.patience):
+                if agent.login:
+                    await gws.start_session(agent.place)
+                answer = await gws.calls()
+        except (GwsError, TimeoutError) as error:
+            logger.warning("no snapshot", extra=self._told(error))
             return
         snapshot = CallsSnapshotTaken(
-            session=self._numbering.session,
+            session=self._session,
             agent=agent.user,
             at=datetime.now(UTC),
             http_status=answer.http_status,
         )
-        self._note(snapshot, answer.body)
+        self.journal.note(self._session, snapshot, answer.body)
         await self._write_facts()
-
-
-def moment_of(seconds: float | None) -> datetime | None:
-    return None if seconds is None else moment(seconds)

@@ -30,8 +30,8 @@ from service.gws import dialect
 from service.log import EventLog, NewEvent, Producer
 from service.loops import Loop
 from service.postgres import Database
+from service.recorder.heap import Heap
 from service.recorder.notifications import in_parts, notifications
-from service.recorder.recorder import Heap
 from service.tap.gate import Gate, Policy
 from service.tap.reading import batch_of, client_of
 from service.tap.sessions import Session, Sessions
@@ -58,6 +58,7 @@ class Recording:
         self.sessions = Sessions(database)
         self.gate = Gate(log, policy, patience_s, gap_of=self._gap, saving=self.sessions.saving)
         self.loop = Loop("tap's sessions", self._run)
+        self.heap = Heap(lambda: len(self.sessions))
         self.hasty = False
         """Another process may see the next request: keep every session as soon as it changes."""
 
@@ -334,10 +335,8 @@ class Recording:
     # Those that nobody speaks for
 
     async def _run(self, loop: Loop) -> None:
-        heap = Heap()
         while True:
             await asyncio.sleep(BEAT_S)
-            heap.settle_at(len(self.sessions))
             if self.gate.is_open:
                 await self.sessions.beat()
                 for session in self.sessions.silent(datetime.now(UTC)):

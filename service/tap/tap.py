@@ -66,6 +66,7 @@ class Tap:
             BadConfig: the address cannot be had.
 
         """
+        self.recording.heap.loop.start()
         self.recording.gate.loop.start()
         self.recording.loop.start()
         await self.server.start()
@@ -76,6 +77,7 @@ class Tap:
         await self.server.stop(self._drain_s)
         await self.recording.loop.stop()
         await self.recording.gate.loop.stop()
+        await self.recording.heap.loop.stop()
         await self.recording.finish()
 
     @property

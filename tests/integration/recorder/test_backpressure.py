@@ -69,7 +69,7 @@ async def test_while_the_database_is_away_nothing_is_acknowledged_and_afterwards
     async with recording(settings, ONE) as application:
         await until(application.log, "CallsSnapshotTaken")
         recorder = application.recorder.agents["15000"]
-        recorder._log.patience = 0.3
+        recorder.journal.log.patience = 0.3
         bodies = inject(simulator, range(2))
         await until(application.log, "NotificationReceived", count=2)
         name = str(database.url.database)
@@ -97,12 +97,12 @@ async def test_facts_outlast_the_database_s_absence_and_keep_their_order(
     async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
         await until(application.log, "CallsSnapshotTaken")
         recorder = application.recorder.agents["15000"]
-        recorder._log.patience = 0.2
+        recorder.journal.log.patience = 0.2
         name = str(database.url.database)
         await take_away(server, name)
         simulator.kill_session("15000")
         await simulator.until(lambda: len(simulator.bayeux.sessions_of("15000")) == 1)
-        await simulator.until(lambda: len(recorder._unwritten) >= 3)
+        await simulator.until(lambda: recorder.journal.waiting >= 3)
         inject(simulator, range(1))
         await give_back(server, name)
         await until(application.log, "NotificationReceived")
@@ -116,7 +116,7 @@ async def test_a_log_that_is_stuck_costs_no_session_and_is_not_piled_upon(
     simulator.max_interval_ms = 2_000
     async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
         await until(application.log, "CallsSnapshotTaken")
-        application.recorder.agents["15000"]._log.patience = 0.2
+        application.recorder.agents["15000"].journal.log.patience = 0.2
         appends = 0
         append = EventLog.append
 
@@ -169,6 +169,29 @@ async def test_of_two_versions_under_one_id_the_first_is_kept_and_the_other_is_a
         row = await database.pool.fetchrow("SELECT delivered FROM recorder_session")
         assert row is not None
         assert row["delivered"] == 3
+
+
+async def test_a_fact_between_a_lost_answer_and_the_redelivery_does_not_leave_the_count_behind(
+    database: Database, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
+        await until(application.log, "CallsSnapshotTaken")
+        append = EventLog.append
+
+        async def answer_lost(log: EventLog, events: Sequence[NewEvent], **more: Any) -> list[int]:
+            """Commit, lose the answer, and have the next response garbled, which is a fact."""
+            monkeypatch.setattr(EventLog, "append", append)
+            await append(log, events, **more)
+            simulator.faults.add("garble_response", agent="15000")
+            raise OutcomeUnknown("the answer was lost")
+
+        monkeypatch.setattr(EventLog, "append", answer_lost)
+        bodies = inject(simulator, range(2))
+        await until(application.log, "UnreadableReceived")
+        [session] = simulator.truth.sessions.values()
+        await simulator.until(lambda: all(one.acknowledged_at for one in session.messages))
+        assert await database.pool.fetchval("SELECT delivered FROM recorder_session") == 2
+        assert await recorded(application.log) == bodies
 
 
 async def test_an_element_too_large_for_one_event_is_kept_whole_in_parts(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import sys
@@ -12,7 +11,6 @@ from recording import agents, recording, settings_for, until
 
 from service.cli.recorder_bench import measure
 from service.postgres import Database
-from service.recorder.recorder import Heap
 from service.simulator import Simulator
 
 PROGRAM = "import sys; sys.argv[0] = 'calltrail'; from service.cli import main; main()"
@@ -47,20 +45,3 @@ async def test_the_benchmark_tells_what_it_claims(monkeypatch: pytest.MonkeyPatc
     keys = {"kb_per_session", "notifications_per_s", "wire_to_durable_p50_ms", "wire_to_durable_p99_ms"}
     assert keys <= figures.keys()
     assert 0 < figures["wire_to_durable_p50_ms"] <= figures["wire_to_durable_p99_ms"]
-
-
-def test_the_heap_is_frozen_once_when_many_sessions_stand() -> None:
-    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
-    try:
-        heap = Heap()
-        for sessions in (10, 10, 600, 900):
-            heap.settle_at(sessions)
-            assert gc.get_freeze_count() == frozen
-        heap.settle_at(900)
-        settled = gc.get_freeze_count()
-        assert settled > frozen
-        heap.settle_at(901)
-        assert gc.get_freeze_count() == settled
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)

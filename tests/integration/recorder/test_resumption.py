@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import pytest
 from recording import (
     agents,
     event_of,
-    fall_over,
     inject,
     kinds,
     numbered,
@@ -145,68 +143,3 @@ def test_the_key_is_drawn_once_and_is_ours_alone(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="not a key"):
         Vault(tmp_path)
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["sessions.key"]
-
-
-async def test_one_process_records_an_agent_and_another_takes_over_when_it_dies(
-    database: Database, simulator: Simulator, tmp_path: Path
-) -> None:
-    settings = settings_for(database, simulator.url, tmp_path)
-    async with recording(settings, agents(3), crash=True) as first:
-        await until(first.log, "SessionOpened", count=3)
-        async with recording(settings, agents(3)) as second:
-            looked = second.recorder.ownership
-            await asyncio.wait_for(looked.loop.ready.wait(), 10)
-            assert not second.recorder.agents
-            bodies = inject(simulator, range(4))
-            await until(first.log, "NotificationReceived", count=4)
-            await fall_over(first)
-            bodies += inject(simulator, range(4, 8))
-            await until(second.log, "SessionResumed", count=3)
-            await until(second.log, "NotificationReceived", count=8)
-            assert await recorded(second.log) == bodies
-            assert len(simulator.truth.sessions) == 3
-            assert "SessionLost" not in await kinds(second.log)
-
-
-async def test_who_has_lost_his_lock_acknowledges_nothing_until_he_has_it_back(
-    database: Database, simulator: Simulator, tmp_path: Path
-) -> None:
-    settings = settings_for(database, simulator.url, tmp_path)
-    async with recording(settings, ONE) as application:
-        await until(application.log, "SessionOpened")
-        ownership = application.recorder.ownership
-        blocker = await database.connect_as_owner()
-        await blocker.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
-        )
-        await blocker.fetchval("SELECT pg_advisory_lock($1)", ownership.number)  # the old backend lingers
-        await simulator.until(lambda: not ownership.held)
-        bodies = inject(simulator, range(3))
-        [session] = simulator.truth.sessions.values()
-        await simulator.until(lambda: all(message.responses >= 2 for message in session.messages))
-        assert await recorded(application.log) == []
-        assert not any(message.acknowledged_at for message in session.messages)
-        await blocker.close()
-        await until(application.log, "NotificationReceived", count=3)
-        assert await recorded(application.log) == bodies
-        assert "SessionLost" not in await kinds(application.log)
-
-
-async def test_agents_that_another_has_taken_meanwhile_are_let_go(
-    database: Database, simulator: Simulator, tmp_path: Path
-) -> None:
-    settings = settings_for(database, simulator.url, tmp_path)
-    async with recording(settings, agents(2)) as application:
-        await until(application.log, "SessionOpened", count=2)
-        ownership = application.recorder.ownership
-        other = await database.connect_as_owner()
-        await other.execute("SELECT pg_advisory_lock(4711)")
-        await other.execute("UPDATE recorder_session SET owner = 4711 WHERE agent = '15000'")
-        await other.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_locks "
-            "WHERE locktype = 'advisory' AND objsubid = 1 AND pid <> pg_backend_pid()"
-        )
-        await simulator.until(lambda: "15000" not in application.recorder.agents and ownership.held)
-        assert list(application.recorder.agents) == ["15001"]
-        assert len(simulator.bayeux.sessions) == 2  # the session is the other's now
-        await other.close()

@@ -97,3 +97,10 @@ def test_bytes_that_are_no_notification_read_as_none_or_one(element: bytes) -> N
 )
 def test_the_status_code_decides_before_the_http_status(status: int, body: bytes, verdict: Verdict) -> None:
     assert Answer.of(status, "application/json", body).verdict is verdict
+
+
+def test_what_gws_says_is_fit_to_be_shown_and_stored() -> None:
+    body = json.dumps({"statusMessage": "no\x00 \ud800" + "x" * 10_000}).encode()
+    message = Answer.of(403, "", body).message
+    assert message.startswith("no� �xxx")
+    assert len(message) == 500
