@@ -143,7 +143,6 @@ async def test_how_a_session_ends_is_recorded(database: Database, log: EventLog,
 async def test_a_client_that_stops_polling_loses_its_coverage(
     database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.tap.sessions.GRACE_S", 0.0)
     monkeypatch.setattr("service.tap.recording.BEAT_S", 0.02)
     monkeypatch.setattr("service.tap.recording.MAX_INTERVAL_MS", 50)
     async with (
@@ -153,6 +152,7 @@ async def test_a_client_that_stops_polling_loses_its_coverage(
     ):
         await agent.open(CALLS)
         await agent.connect(ack=0)
+        monkeypatch.setattr("service.tap.sessions.GRACE_S", 0.0)
         [lost] = await site.until("SessionLost")
         assert lost.cause == "its client has stopped polling"
         assert await database.pool.fetchval("SELECT count(*) FROM tap_session") == 0

@@ -194,7 +194,7 @@ async def test_a_client_that_goes_does_not_stop_what_is_dispatched(database: Dat
     ):
         await agent.get("/api/v2/me")
         call_id = answered_call(simulator)
-        simulator.faults.add("late_answer", call=call_id, seconds=0.3)
+        simulator.faults.add("late_answer", call=call_id, seconds=0.6)
         sending = asyncio.create_task(post(agent, call_id))
         await simulator.until(lambda: simulator.truth.transfers_of(call_id))
         sending.cancel()
