@@ -149,20 +149,6 @@ class Site:
                     return
                 await self.log.watch.beyond(head)
 
-    async def hung_up_in_doubt(self) -> Transfer:
-        """A transfer that nothing recorded settles: the connection broke, and the caller hung up.
-
-        The site is one that does not settle yet: a settler must not see the call before the hang-up.
-        """
-        call = await self.seen_call()
-        self.simulator.faults.add("drop_before_execution", call=call.id)
-        await self.post(call.id)
-        self.simulator.hangup(call.id, "15000")
-        self.settler.loop.start()
-        await self.recorded(f"call-{call.id}", lambda event: event.kind == "CallSnapshotTaken")
-        [transfer] = await self.transfers(call.id)
-        return transfer
-
     async def opened(self, sessions: int) -> None:
         """Wait until so many CometD sessions are open: what happens from then on is recorded."""
         async with asyncio.timeout(FACT_S):
@@ -213,7 +199,7 @@ async def open_site(
         ):
             if wanted:
                 loop.start()
-            stack.push_async_callback(loop.stop)
+                stack.push_async_callback(loop.stop)
         if recording:
             recorder.start()
             stack.push_async_callback(recorder.stop)

@@ -89,12 +89,11 @@ async def test_without_any_notification_gws_is_asked(database_url: URL, simulato
 async def test_where_gws_cannot_be_asked_it_is_in_doubt_and_says_so(
     database_url: URL, simulator: Simulator
 ) -> None:
-    async with open_site(database_url, simulator, recording=False, settling=False) as site:
+    async with open_site(database_url, simulator, recording=False) as site:
         call = site.call()
         simulator.faults.add("silence")
         await site.post(call.id)
         site.handler.dispatcher.agents = {}
-        site.settler.loop.start()
         transfer = await site.ended(call.id, but=OPEN - {State.IN_DOUBT})
         assert transfer.outcome.cause == NOT_ASKED  # type: ignore[union-attr]
 
@@ -105,7 +104,7 @@ async def test_an_error_does_not_shorten_the_settle_window(database_url: URL, si
         call = await site.seen_call()
         simulator.faults.add("error_notification", shape="device")
         await site.post(call.id)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(10):
             end = site.log.watch.next_position
             while not any(is_error(seen) for seen in await notifications(site)):
                 await site.log.watch.beyond(end - 1)
@@ -122,7 +121,7 @@ async def notifications(site: Site) -> list[Seen]:
 
 async def test_a_call_that_comes_back_contradicts_and_nothing_is_rewritten(site: Site) -> None:
     call = await site.seen_call()
-    site.simulator.faults.add("recall", seconds=1.5)
+    site.simulator.faults.add("recall", seconds=0.2)
     await site.post(call.id)
     transfer = await site.ended(call.id, but=OPEN | {State.CONFIRMED})
     assert transfer.state is State.CONTRADICTED
@@ -130,19 +129,21 @@ async def test_a_call_that_comes_back_contradicts_and_nothing_is_rewritten(site:
     assert site.executed(call.id) == 1
 
 
-async def test_a_hang_up_in_doubt_is_not_taken_for_a_transfer(
-    database_url: URL, simulator: Simulator
-) -> None:
-    async with open_site(database_url, simulator, settling=False) as site:
-        transfer = await site.hung_up_in_doubt()
-        assert transfer.state is State.IN_DOUBT
-        assert simulator.truth.transfers == []
-        found = Finding(False, "a person's decision", (), "WillardC", "the caller hung up")
-        settled = await site.handler.settle(transfer.id, Settle(transfer.id, found))
-        assert settled.transfer.state is State.FAILED
-        assert settled.transfer.outcome.settled_by == "WillardC"  # type: ignore[union-attr]
-        with pytest.raises(TransferSettled):
-            await site.handler.settle(transfer.id, Abandon(transfer.id, "WillardC", "again"))
+async def test_a_hang_up_in_doubt_is_not_taken_for_a_transfer(site: Site) -> None:
+    call = await site.seen_call()
+    site.simulator.faults.add("drop_before_execution")
+    await site.post(call.id)
+    site.simulator.hangup(call.id, "15000")
+    await site.recorded(f"call-{call.id}", lambda event: event.kind == "CallSnapshotTaken")
+    [transfer] = await site.transfers(call.id)
+    assert transfer.state is State.IN_DOUBT
+    assert site.executed(call.id) == 0
+    found = Finding(False, "a person's decision", (), "WillardC", "the caller hung up")
+    settled = await site.handler.settle(transfer.id, Settle(transfer.id, found))
+    assert settled.transfer.state is State.FAILED
+    assert settled.transfer.outcome.settled_by == "WillardC"  # type: ignore[union-attr]
+    with pytest.raises(TransferSettled):
+        await site.handler.settle(transfer.id, Abandon(transfer.id, "WillardC", "again"))
 
 
 @pytest.mark.parametrize("fault", ["duplicate_notification", "reorder_notification", "lose_notification"])

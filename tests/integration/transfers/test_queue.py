@@ -5,13 +5,12 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy.engine import URL
-from transfer_site import FACT_S, QUICK, Site, open_site
+from transfer_site import QUICK, Site, open_site
 
 from service.events import TransferDispatched, decode
 from service.log import Producer
@@ -66,7 +65,7 @@ async def test_the_order_is_that_of_the_log_whatever_the_ids(
             with monkeypatch.context() as patch:
                 patch.setattr("service.transfers.handler.Producer.new", lambda drawn=drawn: drawn)
                 await site.command(call.id, prefer="respond-async", key=key)
-        third = await site.ended(call.id)
+        third = await site.ended(call.id, within_s=5.0)
         dispatched = [
             decoded[0].transfer_id
             for event in await site.log.read_stream(f"transfer-{call.id}")
@@ -92,18 +91,27 @@ async def test_two_workers_send_each_once(database_url: URL, simulator: Simulato
 async def test_what_was_certainly_not_sent_is_tried_again_until_gws_is_there(
     database_url: URL, simulator: Simulator
 ) -> None:
-    door = socket.socket()
-    door.bind(("127.0.0.1", 0))  # and does not listen yet
-    url = f"http://127.0.0.1:{door.getsockname()[1]}"
-    persistent = replace(QUICK, attempts=10, wait_s=FACT_S, patience_s=FACT_S)
-    async with open_site(database_url, simulator, persistent, recording=False, gws_url=url) as site:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with open_site(
+        database_url, simulator, recording=False, gws_url=f"http://127.0.0.1:{port}"
+    ) as site:
         call = site.call()
+        refused = await site.post(call.id)
+        assert (refused.status, refused.json["statusCode"]) == (503, 4)
+        [first] = await site.transfers(call.id)
+        assert (first.state, first.attempts) == (State.REJECTED, 3)
         sending = asyncio.create_task(site.post(call.id))
-        await site.recorded(f"transfer-{call.id}", lambda event: event.kind == "TransferNotSent")
-        relay = await asyncio.start_server(lambda r, w: relayed(r, w, simulator.port), sock=door)
-        assert (await sending).status == 200
-        [transfer] = await site.transfers(call.id)
-        assert transfer.attempts > 1
+        await site.recorded(
+            f"transfer-{call.id}",
+            lambda event: event.kind == "TransferNotSent" and str(first.id) not in event.payload.decode(),
+        )
+        relay = await asyncio.start_server(lambda r, w: relayed(r, w, simulator.port), "127.0.0.1", port)
+        answer = await sending
+        assert answer.status == 200
+        [_, second] = await site.transfers(call.id)
+        assert second.attempts > 1
         assert site.executed(call.id) == 1
         relay.close()
 
