@@ -42,7 +42,7 @@ CALLS = f"""
 INSERT INTO call_facts
 SELECT {live_generation("transfer_facts")}, 'made-up-' || n, 'made-up-' || n, lpad(to_hex(n), 16, '0'),
        'Inbound', at, at::date, extract(hour FROM at), extract(isodow FROM at), at + interval '7 minutes',
-       (15000 + n % 2000)::text, ARRAY[(15000 + n % 2000)::text], 100 + n % 900, true, 1, '{{}}', n, n
+       (15000 + n % 2000)::text, ARRAY[(15000 + n % 2000)::text], 100 + n % 900, true, 1, n, n
 FROM (
     SELECT n, date_trunc('minute', now()) - interval '1 year' * (1 - n::float8 / $1) AS at
     FROM generate_series(1, $1::bigint) AS n

@@ -26,7 +26,7 @@ from service.projections.projection import Projection
 from service.projections.reading import Page, Reader, Share
 from service.projections.tables import Connection, prepare
 
-PAGE = 5_000  # events a query, about
+PAGE = 2_000  # events a query, about
 FLUSH = 200_000  # positions of the log between two checkpoints
 
 
@@ -108,6 +108,7 @@ class Builder:
         progress: Callable[[int], None],
     ) -> None:
         self._connection = connection
+        self._log = log
         self._reader = Reader(log, projections, task.share)
         self._task = task
         self._reached = task.position
@@ -117,7 +118,7 @@ class Builder:
     def _folder(self, projection: Projection, *, fresh: bool) -> Folder:
         share = self._task.share
         owns = share.has if share.of > 1 else None
-        return Folder(projection, self._task.generations[projection.name], fresh=fresh, owns=owns)
+        return Folder(projection, self._task.generations[projection.name], self._log, fresh=fresh, owns=owns)
 
     async def run(self) -> None:
         """Fold up to the task's end."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from service.projections.call_state import CallState
 from service.projections.coverage import Coverage
-from service.projections.observed_transfer import ObservedTransfer
 from service.projections.projection import Projection
 from service.projections.transfer_audit import TransferAudit
 from service.projections.transfer_facts import TransferFacts
 
 
 def catalogue() -> list[Projection]:
-    return [CallState(), TransferAudit(), Coverage(), ObservedTransfer(), TransferFacts()]
+    return [CallState(), TransferAudit(), Coverage(), TransferFacts()]

@@ -44,7 +44,7 @@ class Coverage:
     kinds = frozenset(kind.kind() for kind in SESSIONS)
     by_call = True
     sweeping = frozenset[str]()
-    early_indexes = ("(agent)",)
+    early_indexes = ()
 
     def keys(self, recorded: Recorded) -> tuple[Key, ...]:
         agent: str = recorded.event.agent  # type: ignore[attr-defined]

@@ -1,10 +1,10 @@
 """The one engine that keeps all projections up to the log's end.
 
-Each page of the log is read once and folded into every projection that stands at its beginning. Rows and
-checkpoints change in one transaction, so each event is folded exactly once, whatever is killed when. One
-engine works and others wait (advisory lock); and because the live generations' rows are locked in that
-transaction, even two at once would only take turns. The transaction runs on the connection that holds the
-advisory lock, so whoever has lost the lock can no longer write.
+Each projection is followed by itself, on a connection of its own: one that is slow, or whose table is broken,
+holds up no other. They share the pages that are read of the log, each event unpacked and decoded once. Rows
+and checkpoint change in one transaction, so each event is folded exactly once, whatever is killed when. One
+engine works and others wait (advisory lock); and because a live generation's row is locked in that
+transaction, even two at once would only take turns.
 
 An event that a projection cannot digest is set aside, with the reason, and the others go on.
 """
@@ -12,30 +12,30 @@ An event that a projection cannot digest is set aside, with the reason, and the 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import asyncpg
 
+from service.errors import DatabaseError
 from service.log import EventLog
 from service.loops import Loop
 from service.postgres import Database, database_errors
 from service.projections import sql
 from service.projections.folding import Folder
 from service.projections.memory import search_for_cycles_seldom
+from service.projections.pages import Pages
 from service.projections.projection import Projection
 from service.projections.reading import Page, Reader
 from service.projections.refold import refold_redacted
 from service.projections.tables import Connection, ProjectionTable, prepare
 
-logger = logging.getLogger(__name__)
-
 BATCH = 1_000  # events a transaction
 BEAT_S = 5.0
-BREATH_S = 0.05  # while less than a page waits, so that one transaction takes in what many writers bring
 LEADER_LOCK = 7_232_501_145  # of our own choosing
-ASK_AGAIN_S = 0.005
+ASK_AGAIN_S = 0.02
 
 REFUSALS = (
     asyncpg.DataError,
@@ -55,85 +55,66 @@ class Engine:
 
     def __init__(self, database: Database, log: EventLog, projections: Sequence[Projection]) -> None:
         self.projections = {projection.name: projection for projection in projections}
-        self.loop = Loop("projections", self._run)
+        self.loop = Loop("projections", self._lead)
         self._database = database
         self._log = log
         self._reader = Reader(log, projections)
-        self._folders: dict[str, tuple[Folder, int]] = {}  # each with the position it has reached
+        self._followed: dict[str, int] = {}  # while this engine leads: how far each is known to have come
+        self._moved = asyncio.Event()
 
-    async def _run(self, loop: Loop) -> None:
+    async def _lead(self, loop: Loop) -> None:
+        """Hold the lock and let every projection be followed, until the connection is lost."""
         connection = await self._database.connect()
-        self._folders.clear()
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
         search_for_cycles_seldom()
+        pages = Pages(self._log.watch, self._reader, BATCH)
+        followers = [
+            Loop(f"projection {name}", partial(self._follow, projection, pages))
+            for name, projection in self.projections.items()
+        ]
         try:
             with database_errors():
                 await prepare(connection)
                 await connection.execute("SELECT pg_advisory_lock($1)", LEADER_LOCK, timeout=None)
                 await enter(connection, list(self.projections.values()))
-                while True:
-                    reached = await self._advance(connection)
-                    loop.beat()
-                    if self._log.watch.next_position - reached <= BATCH:
-                        await asyncio.sleep(BREATH_S)
-                    if not await self._log.watch.beyond(reached, timeout_s=BEAT_S):
-                        await connection.execute(sql.BEAT, list(self.projections))
+            for follower in followers:
+                follower.start()
+            loop.beat()
+            await lost.wait()
+            raise DatabaseError("the connection that holds the engine's lock is lost")
         finally:
+            for follower in followers:
+                await follower.stop()
+            await pages.stop()
+            self._followed.clear()
             connection.terminate()
 
-    async def _advance(self, connection: Connection) -> int:
-        """Let each projection fold its next page; returns the lowest position reached.
-
-        Projections at one position share a page. One that is behind never reads beyond the next, so that it
-        joins it there.
-        """
-        live = await connection.fetch(sql.LIVE, list(self.projections))
-        positions = sorted({row["position"] for row in live})
-        reached = []
-        for place, position in enumerate(positions):
-            names = [row["name"] for row in live if row["position"] == position]
-            page = await self._reader.page(position, min([position + BATCH, *positions[place + 1 :]]))
-            if page.upto > position:
-                await self._take(connection, names, page)
-            reached.append(page.upto)
-        return min(reached, default=-1)
-
-    async def _take(self, connection: Connection, names: Sequence[str], page: Page) -> None:
-        """Fold `page`; what cannot be written is narrowed down to one projection and one event."""
+    async def _follow(self, projection: Projection, pages: Pages, loop: Loop) -> None:
+        """Keep one projection up to the log's end."""
+        connection = await self._database.connect()
         try:
-            await self._fold_page(connection, names, page)
-        except REFUSALS as error:
-            for name in names:
-                self._folders.pop(name, None)
-            if len(names) > 1:
-                for name in names:
-                    await self._take(connection, [name], page)
-            elif page.upto - page.after > 1:
-                for half in page.halves():
-                    await self._take(connection, names, half)
-            else:
-                await self._fold_page(connection, names, page.refused(error))
-        except BaseException:
-            self._folders.clear()
-            raise
+            with database_errors():
+                await prepare(connection)
+                follower = Follower(connection, self._log, projection)
+                await follower.find_position()
+                while True:
+                    self._told(projection.name, follower.position)
+                    page = await pages.after(follower.position, within_s=BEAT_S)
+                    if page is None:
+                        await connection.execute(sql.BEAT, projection.name)
+                    else:
+                        await follower.take(page)
+                    loop.beat()
+                    self.loop.beat()
+        finally:
+            self._followed.pop(projection.name, None)
+            connection.terminate()
 
-    async def _fold_page(self, connection: Connection, names: Sequence[str], page: Page) -> None:
-        """Fold `page` into those of `names` that stand at its beginning, in one transaction."""
-        async with connection.transaction():
-            for row in await connection.fetch(sql.LOCK_LIVE, names):
-                name, generation = row["name"], row["generation"]
-                if row["position"] != page.after:
-                    continue  # another generation is live now
-                folder = self._folder(name, generation, page.after)
-                await folder.advance(connection, page)
-                await refold_redacted(connection, self._log, folder, page)
-                self._folders[name] = (folder, page.upto)
-
-    def _folder(self, name: str, generation: int, position: int) -> Folder:
-        """The folder of a generation; one that knows what it did last, if that is still so."""
-        known, reached = self._folders.get(name, (None, -1))
-        if known is not None and known.generation == generation and reached == position:
-            return known
-        return Folder(self.projections[name], generation)
+    def _told(self, name: str, position: int) -> None:
+        self._followed[name] = position
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     # What others ask
 
@@ -159,16 +140,72 @@ class Engine:
             ]
         return rows
 
-    async def reached(self, position: int, *, timeout_s: float) -> bool:
-        """Wait until every live projection has folded `position`; False if it takes longer."""
+    async def reached(self, position: int, *, timeout_s: float, names: Sequence[str] | None = None) -> bool:
+        """Wait until every live projection (or those named) has folded `position`; False if it takes longer.
+
+        What this engine follows itself it knows at once; what another one follows is asked of the database.
+        """
+        wanted = list(self.projections) if names is None else names
         deadline = asyncio.get_running_loop().time() + timeout_s
         while True:
-            positions = await self.positions()
-            if positions and min(positions.values()) >= position and len(positions) >= len(self.projections):
+            moved, followed = self._moved, self._followed
+            if not all(name in followed for name in wanted):
+                followed = await self.positions()
+            if all(followed.get(name, -1) >= position for name in wanted):
                 return True
-            if asyncio.get_running_loop().time() > deadline:
+            left = deadline - asyncio.get_running_loop().time()
+            if left < 0:
                 return False
-            await asyncio.sleep(ASK_AGAIN_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(moved.wait(), min(left, ASK_AGAIN_S))
+
+
+class Follower:
+    """Folds page after page into the live generation of one projection, on `connection`."""
+
+    def __init__(self, connection: Connection, log: EventLog, projection: Projection) -> None:
+        self.position = -1
+        self._connection = connection
+        self._log = log
+        self._projection = projection
+        self._folder: Folder | None = None
+
+    async def find_position(self) -> None:
+        """Go where the live generation stands."""
+        rows = await self._connection.fetch(sql.LIVE, [self._projection.name])
+        self._go(rows[0]["position"])
+
+    def _go(self, position: int) -> None:
+        """Go on from `position`, where others have brought the generation, or whence we must try again."""
+        self.position, self._folder = position, None
+
+    async def take(self, page: Page) -> None:
+        """Fold `page`; what cannot be written is narrowed down to one event."""
+        try:
+            await self._fold(page)
+        except REFUSALS as error:
+            self._folder = None
+            if page.upto - page.after > 1:
+                for half in page.halves():
+                    await self.take(half)
+            else:
+                await self._fold(page.refused(error))
+
+    async def _fold(self, page: Page) -> None:
+        """Fold `page` into the live generation, if that stands at its beginning, in one transaction."""
+        connection, name = self._connection, self._projection.name
+        async with connection.transaction():
+            live = await connection.fetchrow(sql.LOCK_LIVE, [name])
+            assert live is not None
+            if live["position"] != page.after:
+                self._go(live["position"])
+                return
+            folder = self._folder
+            if folder is None or folder.generation != live["generation"]:
+                folder = Folder(self._projection, live["generation"], self._log)
+            await folder.advance(connection, page)
+            await refold_redacted(connection, self._log, folder, page)
+        self.position, self._folder = page.upto, folder
 
 
 async def enter(connection: Connection, projections: Sequence[Projection]) -> None:

@@ -25,9 +25,9 @@ table = sa.Table(
     sa.Column("talk_seconds", sa.Float, nullable=False),
     sa.Column("is_handled", sa.Boolean, nullable=False),
     sa.Column("transfers", sa.Integer, nullable=False),
-    sa.Column("state", JSONB, nullable=False),
     sa.Column("position_first", sa.BigInteger, nullable=False),
     sa.Column("position_last", sa.BigInteger, nullable=False),
+    sa.Column("observed", JSONB(none_as_null=True)),
 )
 
 parts_table = sa.Table(

@@ -4,7 +4,7 @@ A call is kept as its `turns`, in order: one for each time that a device had it,
 began to ring, talked and was released. A transfer names the turn that it ended; the destination's turn is the
 first one at that number after it.
 
-A moment is `[ours, theirs]`: when it was recorded, in microseconds since 1970, and GWS's own time of it in
+A moment is `(ours, theirs)`: when it was recorded, in microseconds since 1970, and GWS's own time of it in
 milliseconds, if it told one. A duration is taken between two moments of one clock: GWS's where both have it,
 ours otherwise.
 """
@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from service.projections.observed import OVER, TALKING
+import msgspec
 
-Moment = list[int | None]
-Turn = dict[str, Any]
+from service.projections.observed import OVER, TALKING, Leg
+
+Moment = tuple[int, int | None]
 Known = Mapping[str, Any]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,32 +33,41 @@ CONSULT = "Consult"
 # Turns
 
 
-def take_turn(turns: Sequence[Turn], device: str, leg: Mapping[str, Any], now: Moment) -> list[Turn]:
-    """The turns after `device` has told that its leg is now `leg` (see `service.projections.observed`)."""
+class Turn(msgspec.Struct, frozen=True, gc=False):
+    """A time that a device had the call."""
+
+    device: str
+    agent: str | None
+    number: str | None
+    begun: Moment
+    dialled: bool
+    established: Moment | None = None
+    over: Moment | None = None
+
+
+Turns = tuple[Turn, ...]
+
+
+def take_turn(turns: Turns, device: str, leg: Leg, now: Moment) -> Turns:
+    """The turns after `device` has told that its leg is now `leg`; `turns` itself if they are the same."""
     place = last_turn(turns, device=device)
-    phase = leg["phase"]
+    phase = leg.phase
     turn = None if place is None else turns[place]
-    if place is None or turn is None or (turn["over"] and phase != OVER):
+    if place is None or turn is None or (turn.over and phase != OVER):
         place = len(turns)
-        turn = {
-            "device": device,
-            "begun": now,
-            "dialled": phase == "Dialing",
-            "established": None,
-            "over": None,
-        }
-    turn = {**turn, "agent": leg["agent"], "number": leg["number"]}
-    if phase == TALKING and turn["established"] is None:
-        turn["established"] = now
-    if phase == OVER and turn["over"] is None:
-        turn["over"] = now
-    return [*turns[:place], turn, *turns[place + 1 :]]
+        turn = Turn(device, leg.agent, leg.number, now, phase == "Dialing")
+    established = now if phase == TALKING and turn.established is None else turn.established
+    over = now if phase == OVER and turn.over is None else turn.over
+    after = Turn(device, leg.agent, leg.number, turn.begun, turn.dialled, established, over)
+    if place < len(turns) and after == turn:
+        return turns
+    return (*turns[:place], after, *turns[place + 1 :])
 
 
-def last_turn(turns: Sequence[Turn], **wanted: str | None) -> int | None:
+def last_turn(turns: Turns, **wanted: str | None) -> int | None:
     """The place of the last turn that has these values."""
     for place in range(len(turns) - 1, -1, -1):
-        if all(turns[place][name] == value for name, value in wanted.items()):
+        if all(getattr(turns[place], name) == value for name, value in wanted.items()):
             return place
     return None
 
@@ -66,17 +76,13 @@ def elapsed(begun: Moment | None, ended: Moment | None) -> float | None:
     """Seconds between two moments, by one clock; never less than 0."""
     if begun is None or ended is None:
         return None
-    ours, theirs = (begun[0], ended[0]), (begun[1], ended[1])
-    if theirs[0] is not None and theirs[1] is not None:
-        return max(0.0, (theirs[1] - theirs[0]) / 1_000)
-    assert ours[0] is not None
-    assert ours[1] is not None
-    return max(0.0, (ours[1] - ours[0]) / 1_000_000)
+    if begun[1] is not None and ended[1] is not None:
+        return max(0.0, (ended[1] - begun[1]) / 1_000)
+    return max(0.0, (ended[0] - begun[0]) / 1_000_000)
 
 
 def recorded_at(moment: Moment) -> datetime:
     """When it was recorded, by our clock."""
-    assert moment[0] is not None
     return EPOCH + timedelta(microseconds=moment[0])
 
 
@@ -89,10 +95,10 @@ def happened_at(moment: Moment) -> datetime:
 
 def carried_on(now: int, turn: Turn | None) -> Moment:
     """The moment `now` of ours, and GWS's time of it as carried on from what it told in `turn`."""
-    told = None if turn is None else turn["established"] or turn["begun"]
+    told = None if turn is None else turn.established or turn.begun
     if told is None or told[1] is None:
-        return [now, None]
-    return [now, told[1] + (now - told[0]) // 1_000]
+        return now, None
+    return now, told[1] + (now - told[0]) // 1_000
 
 
 def micros(at: datetime) -> int:
@@ -102,14 +108,14 @@ def micros(at: datetime) -> int:
 # Calls
 
 
-def call_columns(call_type: str | None, first: datetime, turns: Sequence[Turn]) -> dict[str, Any]:
+def call_columns(call_type: str | None, first: datetime, turns: Turns) -> dict[str, Any]:
     """What is counted of a call as a whole, of which we first heard at `first`."""
-    talked = [turn for turn in turns if turn["established"] is not None and turn["agent"] is not None]
-    agents = list(dict.fromkeys(turn["agent"] for turn in talked))
-    over = [turn["over"] for turn in turns if turn["over"] is not None]
-    talks = [elapsed(turn["established"], turn["over"]) for turn in talked]
+    talked = [turn for turn in turns if turn.established is not None and turn.agent is not None]
+    agents = list(dict.fromkeys(turn.agent for turn in talked))
+    over = [turn.over for turn in turns if turn.over is not None]
+    talks = [elapsed(turn.established, turn.over) for turn in talked]
     return {
-        "started_at": happened_at(turns[0]["begun"]) if turns else first,
+        "started_at": happened_at(turns[0].begun) if turns else first,
         "ended_at": max(map(happened_at, over)) if turns and len(over) == len(turns) else None,
         "agent_id": agents[0] if agents else None,
         "agent_ids": agents,
@@ -127,30 +133,30 @@ def local_columns(at: datetime, zone: tzinfo, name: str) -> dict[str, Any]:
 # Transfers
 
 
-def transfer_columns(transfers: Sequence[Known], turns: Sequence[Turn]) -> list[dict[str, Any]]:
+def transfer_columns(transfers: Sequence[Known], turns: Turns) -> list[dict[str, Any]]:
     """What is counted of each transfer of a call, in the order in which they became known.
 
     A transfer has `agent`, `destination`, `outcome`, `turn` (the place of the turn that it ended, None if
     that is not in the record) and `left`, when it was requested or, if observed, seen. Where it was carried
     out and the turn's end is in the record, that is when it was.
     """
-    had: set[str] = set()
+    had: set[Any] = set()
     received: set[str] = set()
     done = 0
     length = sum(one["outcome"] in CARRIED_OUT for one in transfers)
     columns = []
     for one in transfers:
         turn = None if one["turn"] is None else turns[one["turn"]]
-        number = one["agent"] if turn is None else turn["number"]
+        number = one["agent"] if turn is None else turn.number
         carried_out, destination = one["outcome"] in CARRIED_OUT, one["destination"]
         arrival = None if not carried_out else arrived(turns, one["turn"], destination)
         abandoned = (
             arrival is not None
-            and arrival["over"] is not None
-            and arrival["established"] is None
+            and arrival.over is not None
+            and arrival.established is None
             and one["outcome"] != "recalled"
         )
-        left = turn["over"] if carried_out and turn is not None and turn["over"] else one["left"]
+        left = turn.over if carried_out and turn is not None and turn.over else one["left"]
         columns.append(
             {
                 "requested_at": happened_at(left),
@@ -164,9 +170,9 @@ def transfer_columns(transfers: Sequence[Known], turns: Sequence[Turn]) -> list[
                 "technical_result": result(one["outcome"]),
                 "result_reason": result_reason(arrival, abandoned=abandoned),
                 "destination_type": kind_of_destination(destination, arrival, carried_out=carried_out),
-                "destination_agent_id": None if arrival is None else arrival["agent"],
-                "talk_seconds_before": None if turn is None else elapsed(turn["established"], left),
-                "handover_seconds": None if arrival is None else elapsed(left, arrival["established"]),
+                "destination_agent_id": None if arrival is None else arrival.agent,
+                "talk_seconds_before": None if turn is None else elapsed(turn.established, left),
+                "handover_seconds": None if arrival is None else elapsed(left, arrival.established),
                 "abandoned_after": abandoned,
             }
         )
@@ -177,16 +183,16 @@ def transfer_columns(transfers: Sequence[Known], turns: Sequence[Turn]) -> list[
     return columns
 
 
-def arrived(turns: Sequence[Turn], left: int | None, destination: str | None) -> Turn | None:
+def arrived(turns: Turns, left: int | None, destination: str | None) -> Turn | None:
     """The destination's turn, if its leg is in the record."""
     after = turns if left is None else turns[left + 1 :]
-    return next((turn for turn in after if turn["number"] == destination is not None), None)
+    return next((turn for turn in after if turn.number == destination is not None), None)
 
 
 def role(turn: Turn | None, received: bool) -> str:  # noqa: FBT001 read as a sentence
     if received:
         return "ReceivedTransfer"
-    return "Initiated" if turn is not None and turn["dialled"] else "Received"
+    return "Initiated" if turn is not None and turn.dialled else "Received"
 
 
 def result(outcome: str) -> str | None:
@@ -198,7 +204,7 @@ def result(outcome: str) -> str | None:
 def result_reason(arrival: Turn | None, *, abandoned: bool) -> str:
     if abandoned:
         return "AbandonedWhileRinging"
-    answered = arrival is not None and arrival["established"] is not None and arrival["agent"] is not None
+    answered = arrival is not None and arrival.established is not None and arrival.agent is not None
     return "AnsweredByAgent" if answered else "Unspecified"
 
 

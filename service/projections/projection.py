@@ -25,43 +25,25 @@ Row = Mapping[str, Any]
 _UNREAD: Any = object()
 
 
-class Recorded:
+class Recorded(msgspec.Struct, gc=False):
     """An event as a fold sees it. Its body is parsed once, for all projections, when first asked for."""
 
-    __slots__ = (
-        "_document",
-        "_notice",
-        "body",
-        "clean",
-        "event",
-        "kind",
-        "memo",
-        "position",
-        "recorded_at",
-        "stream",
-    )
+    position: int
+    recorded_at: datetime
+    event: Event
+    body: bytes = b""
+    stream: str = ""
+    kind: str = ""
+    _document: dict[str, Any] | None = _UNREAD
+    _notice: Notice | None = _UNREAD
 
-    def __init__(
-        self,
-        position: int,
-        recorded_at: datetime,
-        event: Event,
-        body: bytes = b"",
-        *,
-        stream: str = "",
-    ) -> None:
-        self.position = position
-        self.recorded_at = recorded_at
-        self.event = event
-        self.kind = type(event).__name__
-        self.body = body
-        self.stream = stream
-        self.clean = b"\\" not in body or b"\\u" not in body
+    def __post_init__(self) -> None:
+        self.kind = type(self.event).__name__
+
+    @property
+    def clean(self) -> bool:
         """Whether no string in the body can hold what Postgres does not take (only escapes could)."""
-        self.memo: tuple[Any, Row | None, Row | None] | None = None
-        """Which fold, from which row, came to which: projections that build on it need not repeat it."""
-        self._document: dict[str, Any] | None = _UNREAD
-        self._notice: Notice | None = _UNREAD
+        return b"\\" not in self.body or b"\\u" not in self.body
 
     @classmethod
     def of(
@@ -77,7 +59,7 @@ class Recorded:
         if decoded is None:
             return None
         event, body = decoded
-        return cls(position, recorded_at, event, body, stream=stream)
+        return cls(position, recorded_at, event, body, stream)
 
     @property
     def document(self) -> dict[str, Any] | None:
@@ -106,8 +88,9 @@ class Projection(Protocol):
     engine's: it keeps one row per key and interval of positions, and closes the old one when a fold changes
     it.
 
-    `early_indexes` are those that the engine needs while it builds a generation ("(a, b) WHERE …"); all
-    others are made when it is built. The first finds the current row of a key.
+    `early_indexes` are those that the engine needs while it builds a generation ("(a, b) WHERE …"), beside
+    the primary key of a table that is not versioned; all others are made when it is built. Of a versioned
+    table the first finds the current row of a key.
 
     `by_call`: no row rests on the streams of several calls. Then several processes can rebuild it: an event
     of a stream `call-…` or `transfer-…` is folded by the one that has this call; any other event is seen by
@@ -137,10 +120,10 @@ class Projection(Protocol):
     def sweep(self, recorded: Recorded) -> Sweep | None:
         """Which current rows, beside `keys`, an event of a kind in `sweeping` may change."""
 
-    def fold(self, key: Key, row: Row | None, recorded: Recorded) -> Row | None:
-        """The row of `key` after the event; `row` itself if the event changes nothing.
+    def fold(self, key: Key, row: Any, recorded: Recorded) -> Any:
+        """The row of `key` (a mapping, None: there is none) after the event; `row` itself if nothing changes.
 
-        A row has all columns of the table but the engine's own.
+        A row has all columns of the table but the engine's own. See also `service.projections.recalling`.
         """
 
 

@@ -7,10 +7,12 @@ belongs to the others, and nobody unpacks it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from hashlib import md5
 from typing import NamedTuple, TypeVar
+
+import asyncpg
 
 from service.events import PayloadRedacted
 from service.log import EventLog, StoredEvent
@@ -103,17 +105,14 @@ class Reader:
 
     async def page(self, after: int, upto: int) -> Page:
         """The page that ends at `upto`, or where the log does."""
-        pool, codecs, arguments = self._log.database.pool, self._log.codecs, [after, upto]
+        pool, arguments = self._log.database.pool, [after, upto]
         with database_errors():
             if self.share.of == 1:
                 rows = await pool.fetch(sql.READ, *arguments)
                 upto = rows[-1]["position"] if rows else after
             else:
                 rows = await pool.fetch(sql.READ_SHARE, *arguments, *self.share)
-            numbers = {row["codec"] for row in rows}
-            if codecs.missing(numbers):
-                await codecs.load(pool)
-        unpack = {number: codecs[number].unpack if number != AS_IS else bytes for number in numbers}
+            unpack = await unpacking(self._log, rows)
         page = Page(after, upto, [], [])
         take, kinds = page.take, self._kinds
         for some in slices(rows):
@@ -122,6 +121,14 @@ class Reader:
                     take(position, recorded_at, stream, kind, unpack[codec](payload))
             await asyncio.sleep(0)
         return page
+
+
+async def unpacking(log: EventLog, rows: Iterable[asyncpg.Record]) -> dict[int, Callable[[bytes], bytes]]:
+    """How the payloads of `rows` are unpacked, by their codec."""
+    numbers = {row["codec"] for row in rows}
+    if log.codecs.missing(numbers):
+        await log.codecs.load(log.database.pool)
+    return {number: log.codecs[number].unpack if number != AS_IS else bytes for number in numbers}
 
 
 def slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -35,7 +35,7 @@ from service.projections.refold import refold_redacted
 from service.projections.tables import Connection, ProjectionTable, prepare, teach_json
 from service.projections.worker import run_process
 
-REBUILD_LOCK = 7_232_501_146
+REBUILD_LOCK = 7_232_501_152
 ONE_PROCESS = 20_000  # events below which starting processes costs more than they save
 SHOWN = 20  # differences told in full
 Progress = Callable[[int, int], None]
@@ -226,7 +226,7 @@ class Rebuilder:
     ) -> None:
         """Fold into a generation up to `upto`, as the engine does into the live one."""
         reached = await connection.fetchval(sql.POSITION, projection.name, generation)
-        folder, reader = Folder(projection, generation), Reader(self._log, [projection])
+        folder, reader = Folder(projection, generation, self._log), Reader(self._log, [projection])
         while reached < upto:
             page = await reader.page(reached, min(reached + BATCH, upto))
             async with connection.transaction():

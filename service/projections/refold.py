@@ -37,13 +37,16 @@ async def refold(connection: Connection, log: EventLog, folder: Folder, call_id:
     if projection.versioned:
         first = f"SELECT min(from_position) FROM {table} WHERE {CALL} = $1"  # noqa: S608 the catalogue's name
         begin = await connection.fetchval(first, key)
-    await connection.execute(f"DELETE FROM {table} WHERE {CALL} = $1", key)  # noqa: S608 the catalogue's name
-    await told.unfold(connection, [], [(key,)])
+    await connection.execute(
+        f"DELETE FROM {table} WHERE generation = {generation} AND {CALL} = $1",  # noqa: S608 the catalogue's name
+        key,
+    )
+    await told.unfold(connection, [], [key])
     folder.forget()
     events = await events_of(log, projection, call_id, begin, upto)
     positions = [event.position for event in events if event.stream in streams_of(call_id)]
     await connection.execute(sql.FORGET_ASIDE_AT, projection.name, generation, positions)
-    again = Folder(projection, generation, owns=lambda name: name == key)
+    again = Folder(projection, generation, log, owns=lambda name: name == key)
     await again.fold(connection, Page.of(events))
     await again.flush(connection)
 

@@ -6,6 +6,13 @@ READ = """
 SELECT position, recorded_at, codec, stream, kind, payload FROM event_log
 WHERE position > $1 AND position <= $2 ORDER BY position
 """
+READ_STREAMS = """
+SELECT position, recorded_at, codec, stream, kind, payload FROM event_log
+WHERE stream = ANY($1::text[]) AND position <= $2 AND position <> ALL (
+    SELECT s.position FROM projection_set_aside s WHERE s.name = $3 AND s.generation = $4
+) ORDER BY position
+"""
+"""What a generation has folded of some streams."""
 SHARE_OF = "get_byte(decode(md5(substr(stream, {})), 'hex'), 0) % $4"
 READ_SHARE = f"""
 SELECT position, recorded_at, codec, stream, kind, payload FROM event_log
@@ -40,7 +47,7 @@ MOVE = """
 UPDATE projection SET position = $3, updated_at = clock_timestamp() WHERE name = $1 AND generation = $2
 """
 
-BEAT = "UPDATE projection SET beat_at = clock_timestamp() WHERE live AND name = ANY($1::text[])"
+BEAT = "UPDATE projection SET beat_at = clock_timestamp() WHERE live AND name = $1"
 
 SWAP_OUT = "UPDATE projection SET live = false WHERE name = $1 AND live"
 SWAP_IN = "UPDATE projection SET live = true WHERE name = $1 AND generation = $2"

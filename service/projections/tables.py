@@ -20,6 +20,8 @@ from service.projections.unfolding import Parts, Unfolding
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+SORTING_MB = 256  # for the indexes of a generation that is built
+
 OWN = ("generation", "from_position", "to_position", "node")
 _encode_json = msgspec.json.encode
 _decode_json = msgspec.json.decode
@@ -63,7 +65,7 @@ class ProjectionTable:
         )
         own = OWN if self._versioned else OWN[:1]
         self._columns = tuple(column.name for column in columns if column.name not in own)
-        self._values = itemgetter(*self._columns)
+        self.shown = itemgetter(*self._columns)
         self._copied = (*own, *self._columns)
         self._key = projection.key
         self._key_columns = [self._columns.index(name) for name in self._key]
@@ -73,7 +75,7 @@ class ProjectionTable:
         wanted = f"unnest({arrays}) AS k ({', '.join(self._key)})"
         shown = ", ".join(f"t.{name}" for name in self._columns)
         since = "t.from_position" if self._versioned else "0::bigint"
-        still = " AND t.to_position IS NULL" if self._versioned else ""
+        still = " AND t.to_position IS NULL" if self._versioned else f" AND t.generation = {generation}"
         after = len(self._key) + 1
         # OFFSET 0 keeps the planner from turning the look-ups by index around, whatever it thinks of sizes.
         found = (
@@ -93,14 +95,18 @@ class ProjectionTable:
             "WHERE u.ctid = c.place"
         )
 
+    @property
+    def has_parts(self) -> bool:
+        return self._parts is not None
+
     # Rows
 
     def record(self, row: Row, since: int, upto: int | None) -> tuple[Any, ...]:
         """A row as `copy` takes it."""
         if not self._versioned:
-            return (self._generation, *self._values(row))
+            return (self._generation, *self.shown(row))
         node = None if upto is None else node_of(since, upto)
-        return (self._generation, since, upto, node, *self._values(row))
+        return (self._generation, since, upto, node, *self.shown(row))
 
     async def copy(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         await connection.copy_records_to_table(self.name, records=rows, columns=self._copied)
@@ -128,15 +134,20 @@ class ProjectionTable:
     async def delete(self, connection: Connection, keys: Sequence[Key]) -> None:
         await connection.execute(self._delete, *turned(keys))
 
-    async def unfold(self, connection: Connection, rows: Sequence[Row], replaced: Sequence[Key]) -> None:
-        """Write the parts of `rows`, if there are such, in place of those of the keys `replaced`."""
-        if self._parts is None:
-            return
-        if replaced:
-            await connection.execute(self._parts.delete, [key[0] for key in replaced])
-        await connection.copy_records_to_table(
-            self._parts.name, records=self._parts.records(rows), columns=self._parts.columns
-        )
+    def parts(self, row: Row) -> list[tuple[Any, ...]]:
+        """The parts of a row, if it has such, as `unfold` takes them."""
+        return [] if self._parts is None else self._parts.records(row)
+
+    async def unfold(
+        self, connection: Connection, parts: Sequence[tuple[Any, ...]], replaced: Sequence[Any]
+    ) -> None:
+        """Write `parts` in place of those of the rows whose (single) keys are `replaced`."""
+        if self._parts is not None and replaced:
+            await connection.execute(self._parts.delete, replaced)
+        if self._parts is not None and parts:
+            await connection.copy_records_to_table(
+                self._parts.name, records=parts, columns=self._parts.columns
+            )
 
     # The table itself
 
@@ -145,15 +156,19 @@ class ProjectionTable:
         await connection.execute(
             f"CREATE TABLE {self.name} (LIKE {self.parent}, CHECK (generation = {self._generation}))"
         )
+        if not self._versioned:
+            key = ", ".join(("generation", *self._key))
+            await connection.execute(f"ALTER TABLE {self.name} ADD PRIMARY KEY ({key})")
         for place, index in enumerate(self._early_indexes):
-            unique = "" if place else "UNIQUE "
+            unique = "UNIQUE " if self._versioned and not place else ""
             await connection.execute(f"CREATE {unique}INDEX {self.name}_{place} ON {self.name} {index}")
         if self._parts is not None:
             await self._parts.create(connection)
 
     async def attach(self, connection: Connection) -> None:
         """Make the remaining indexes and let readers see it. Readers of other generations are not held up."""
-        for parent, name in self._tables():
+        await connection.execute(f"SET maintenance_work_mem = '{SORTING_MB}MB'")
+        for parent, name in self.tables:
             await connection.execute(
                 f"ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES IN ({self._generation})"
             )
@@ -161,7 +176,7 @@ class ProjectionTable:
 
     async def drop(self, connection: Connection) -> None:
         """Delete the generation, outside of any transaction, without holding readers up."""
-        for parent, name in self._tables():
+        for parent, name in self.tables:
             if await connection.fetchval("SELECT to_regclass($1)::text", name) is None:
                 continue
             pending = await connection.fetchval(DETACHING, name)
@@ -170,7 +185,8 @@ class ProjectionTable:
                 await connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {name} {how}", timeout=None)
             await connection.execute(f"DROP TABLE IF EXISTS {name}")
 
-    def _tables(self) -> list[tuple[str, str]]:
+    @property
+    def tables(self) -> list[tuple[str, str]]:
         """Its tables, each with the one that it is a partition of."""
         parts = [] if self._parts is None else [(self._parts.parent, self._parts.name)]
         return [(self.parent, self.name), *parts]

@@ -65,7 +65,7 @@ class TransferAudit:
     kinds = frozenset(kind.kind() for kind in TRANSFER_STEPS)
     by_call = True
     sweeping = frozenset[str]()
-    early_indexes = ("(transfer_id)",)
+    early_indexes = ()
 
     def __init__(self, reason_key: str = "TransferReason") -> None:
         self.reason_key = reason_key

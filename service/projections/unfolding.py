@@ -59,8 +59,6 @@ class Parts:
     def columns(self) -> list[str]:
         return ["generation", *self._columns]
 
-    def records(self, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
-        """The parts of `rows` as COPY takes them."""
-        return [
-            (self._generation, *self._values(part)) for row in rows for part in self._projection.parts(row)
-        ]
+    def records(self, row: Row) -> list[tuple[Any, ...]]:
+        """The parts of `row` as COPY takes them."""
+        return [(self._generation, *self._values(part)) for part in self._projection.parts(row)]

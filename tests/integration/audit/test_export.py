@@ -29,7 +29,6 @@ from service.log import EventLog, NewEvent, Producer
 from service.log.checkpoints import Checkpoints, LogKeys, load_keys
 from service.postgres import Database
 from service.projections import Engine, Queries, catalogue
-from service.projections import TransferFilter as AuditFilter
 from service.projections.histories import Histories
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -108,7 +107,7 @@ def verifiers(site: Site) -> list[Any]:
 async def test_a_bundle_holds_every_transfer_with_the_events_it_rests_on(site: Site) -> None:
     files = dict(read(await site.bundle()))
     rows = [json.loads(line) for line in files["transfers.jsonl"].splitlines()]
-    expected = await site.queries.transfers(AuditFilter(), limit=1000)
+    expected = await site.queries.transfers(limit=1000)
     assert {row["transfer_id"] for row in rows} == {str(row["transfer_id"]) for row in expected}
     assert len(rows) == len(expected) > 10
     events = {event["position"]: event for event in map(json.loads, files["events.jsonl"].splitlines())}
@@ -227,7 +226,7 @@ async def test_any_filter_of_the_list_chooses_what_is_exported(site: Site, tmp_p
     wanted = TransferFilter(user_data=(("TransferReason", "Sales"),), commanded=True)
     made = await site.exporter.export(Wanted(wanted), "jsonl", by="Ada", target=tmp_path / "sales")
     rows = [json.loads(line) for line in (tmp_path / "sales").read_text().splitlines()]
-    expected = await site.queries.transfers(AuditFilter(reason="Sales"), limit=1000)
+    expected = [one for one in await site.queries.transfers(limit=1000) if one["reason"] == "Sales"]
     assert {row["transfer_id"] for row in rows} == {str(row["transfer_id"]) for row in expected}
     assert 0 < made.transfers == len(rows)
     [event] = await site.log.at([made.position])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +16,19 @@ from service.events import NotificationReceived, ProjectionRebuilt, encode
 from service.gws import dialect
 from service.log import EventLog, NewEvent, Producer
 from service.postgres import Database
-from service.projections import CallState, Engine, Projection, Queries, Rebuilder, TransferFilter, catalogue
-from service.projections.histories import Session, notification
+from service.projections import (
+    CallState,
+    Engine,
+    Projection,
+    Queries,
+    Rebuilder,
+    TransferFacts,
+    catalogue,
+)
+from service.projections.histories import Histories, Session, notification
 from service.projections.projection import Key, Recorded, Row
 from service.projections.queries import legs_query
+from service.projections.transfer_facts import Known
 
 ENGINES_OWN = {"from_position", "to_position"}
 
@@ -248,7 +258,7 @@ async def test_a_transfers_row_names_the_gaps_that_overlap_it(database: Database
     async with engine(database, log) as running:
         await caught_up(running, log)
     queries = Queries(database)
-    rows = await queries.transfers(TransferFilter())
+    rows = await queries.transfers()
     assert rows
     assert (await queries.transfer(rows[0]["transfer_id"]))["gaps"] == []
 
@@ -259,3 +269,73 @@ async def test_many_readers_wait_on_one_engine(database: Database, log: EventLog
         waiting = [asyncio.create_task(running.reached(59, timeout_s=20)) for _ in range(20)]
         await log.append([next(source) for _ in range(50)])
         assert all(await asyncio.gather(*waiting))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cure"),
+    [
+        ("LOCK TABLE call_facts_g1 IN ACCESS EXCLUSIVE MODE", None),
+        ("ALTER TABLE call_facts_g1 RENAME TO away", "ALTER TABLE away RENAME TO call_facts_g1"),
+    ],
+    ids=["stuck", "broken"],
+)
+async def test_a_projection_that_is_stuck_or_broken_holds_up_no_other(
+    database: Database, log: EventLog, trouble: str, cure: str | None
+) -> None:
+    source = (await append(log, 200)).events()
+    others = [p.name for p in catalogue() if p.name != "transfer_facts"]
+    async with engine(database, log) as running, database.pool.acquire() as hand:
+        await caught_up(running, log)
+        holding = hand.transaction()
+        if cure is None:
+            await holding.start()
+        await hand.execute(trouble)
+        await log.append([next(source) for _ in range(300)])
+        assert await running.reached(499, timeout_s=30, names=others)
+        lags = {row["name"]: row["lag_events"] for row in await running.status()}
+        assert lags == dict.fromkeys(others, 0) | {"transfer_facts": 300}
+        if cure is None:
+            await holding.rollback()
+        else:
+            await hand.execute(cure)
+        await caught_up(running, log)
+    report = await Rebuilder(database, log).rebuild([p.name for p in catalogue()], check=True)
+    assert report.different == dict.fromkeys([p.name for p in catalogue()], 0)
+
+
+class Fasting(TransferFacts):
+    """Cannot digest the answering of a call, until it is repaired."""
+
+    repaired = False
+
+    def fold(self, key: Key, known: Known | None, recorded: Recorded) -> Known | None:
+        notice = recorded.notice if isinstance(recorded.event, NotificationReceived) else None
+        if not self.repaired and notice is not None and notice.state == "Established":
+            raise ValueError("not now")
+        return super().fold(key, known, recorded)
+
+
+async def test_a_call_that_is_recalled_from_the_log_is_without_what_was_set_aside(
+    database: Database, log: EventLog
+) -> None:
+    source = Histories(live=8, agents=10).events()
+    await log.append(list(itertools.islice(source, 120)))
+    async with engine(database, log, [Fasting()]) as running:
+        await caught_up(running, log)
+        aside = {one["position"] for one in (await running.status())[0]["set_aside_events"]}
+    assert aside
+    repaired = Fasting()
+    repaired.repaired = True
+    await log.append(list(itertools.islice(source, 120)))  # the same calls go on
+    async with engine(database, log, [repaired]) as running:
+        await caught_up(running, log)
+    history = as_recorded(
+        NewEvent(one.event_id, one.stream, one.kind, one.payload) for one in await log.read(limit=1_000)
+    )
+    known = fold_all(TransferFacts(), [one for one in history if one.position not in aside])
+    columns = ("talk_seconds", "ended_at", "transfers", "position_first", "position_last")
+    found = await database.pool.fetch("SELECT call_id, {} FROM call_facts".format(", ".join(columns)))
+    rows = {key[0]: TransferFacts().row(key, one) for key, one in known.items()}
+    assert {row["call_id"]: tuple(row)[1:] for row in found} == {
+        call_id: tuple(row[name] for name in columns) for call_id, row in rows.items()
+    }

@@ -131,6 +131,19 @@ async def test_a_table_changed_by_hand_is_found_row_by_row_and_field_by_field(
     assert report.different == SAME
 
 
+async def test_a_transfers_facts_changed_by_hand_are_found(database: Database, log: EventLog) -> None:
+    await append(log, 400)
+    await folded(database, log)
+    bent = await database.pool.fetchval(
+        "UPDATE transfer_facts SET outcome = 'bent' WHERE transfer_id = "
+        "(SELECT min(transfer_id::text)::uuid FROM transfer_facts) RETURNING transfer_id"
+    )
+    report = await Rebuilder(database, log).rebuild(["transfer_facts"], check=True)
+    assert report.different == {"transfer_facts": 1}
+    assert report.differences[0].key == {"transfer_id": bent}
+    assert report.differences[0].fields["outcome"][0] == "bent"
+
+
 class Politer(CallState):
     """A changed fold: held calls read as waiting."""
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import httpx2
 import pytest
+from proxy import FaultProxy
 from pydantic import SecretStr
 from recording import agents, event_of, inject, kinds, recorded, recording, settings_for, until
 
@@ -17,6 +19,8 @@ from service.config import Agent, Settings
 from service.errors import BadConfig
 from service.postgres import Database
 from service.recorder import AgentRecorder, list_sessions
+from service.recorder import recorder as recorder_module
+from service.recorder.ownership import UNATTENDED
 from service.simulator import Simulator
 
 
@@ -73,6 +77,43 @@ async def test_agents_are_added_removed_and_changed_without_a_restart(
             while {row["agent"] for row in await list_sessions(database)} != {"15000", "15002"}:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert "secret-" not in said(caplog)
+
+
+async def test_who_is_removed_while_gws_cannot_be_reached_has_a_gap_and_no_good_end(
+    database: Database, simulator: Simulator, tmp_path: Path
+) -> None:
+    file = tmp_path / "agents.toml"
+    write(file, ["15000", "15001"])
+    async with FaultProxy(simulator.port, random.Random(1)) as proxy:
+        settings = settings_for(database, proxy.url, tmp_path, agents_file=file)
+        async with recording(settings, None) as application:
+            await until(application.log, "CallsSnapshotTaken", count=2)
+            proxy.down = True
+            proxy.drop()
+            inject(simulator, range(1), "15001")  # what GWS holds now will never be fetched
+            write(file, ["15000"])
+            [lost] = await until(application.log, "SessionLost")
+            assert event_of(lost).agent == "15001"
+            missed = simulator.truth.published[-1].at
+            assert event_of(lost).last_alive.timestamp() <= missed <= event_of(lost).at.timestamp()
+            assert "SessionClosed" not in await kinds(application.log)
+
+
+async def test_a_session_that_could_not_be_ended_in_time_is_left_as_one_that_nobody_attends(
+    database: Database, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "agents.toml"
+    write(file, ["15000", "15001"])
+    settings = settings_for(database, simulator.url, tmp_path, agents_file=file)
+    async with recording(settings, None) as application:
+        await until(application.log, "CallsSnapshotTaken", count=2)
+        monkeypatch.setattr(recorder_module, "CLOSING_S", 0.0)
+        write(file, ["15000"])
+        async with asyncio.timeout(20):
+            while not (left := await list_sessions(database, UNATTENDED)):  # noqa: ASYNC110 the row is the fact
+                await asyncio.sleep(0.02)
+        assert [row["agent"] for row in left] == ["15001"]
+        assert "15001" not in application.recorder.agents
 
 
 async def test_the_drop_in_endpoint_knows_the_agents_of_the_moment(

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from service.events import Event, decode
 from service.gws import dialect
 from service.log import NewEvent
 from service.projections import CallState, Projection
-from service.projections.projection import Key, Recorded, Row
+from service.projections.projection import Key, Recorded
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def fold_all(projection: Projection, history: Iterable[Recorded]) -> dict[Key, Row]:
-    """The rows after `history`."""
-    rows: dict[Key, Row] = {}
+def fold_all(projection: Projection, history: Iterable[Recorded]) -> dict[Key, Any]:
+    """The rows (or what the fold keeps of them) after `history`."""
+    rows: dict[Key, Any] = {}
     for recorded in history:
         if recorded.event.kind() not in projection.kinds:
             continue

@@ -15,7 +15,7 @@ from service.events import (
     TransferRequested,
 )
 from service.log import Producer
-from service.projections import ObservedTransfer
+from service.projections import TransferFacts
 from service.projections.histories import notification
 from service.projections.projection import Recorded
 
@@ -41,8 +41,8 @@ def found(*told: Any) -> list[dict[str, Any]]:
             history.append(recorded(place, event, body, "call-c"))
         else:
             history.append(recorded(place, one, b"{}", "transfer-c"))
-    rows = fold_all(ObservedTransfer(), history)
-    return rows[("c",)]["transfers"] if rows else []
+    known = fold_all(TransferFacts(), history).values()
+    return [transfer for one in known for transfer in one.observed.transfers]
 
 
 def brief(transfers: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
