@@ -50,7 +50,7 @@ class Site:
 
         await until(self.application.log, nothing_open)
         end = await self.application.log.next_position() - 1
-        assert await self.application.engine.reached(end, timeout_s=10)
+        assert await self.application.engine.reached(end, timeout_s=30)
 
 
 @asynccontextmanager

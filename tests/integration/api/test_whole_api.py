@@ -233,7 +233,7 @@ async def test_links_lead_through_the_whole_log(api: Api) -> None:
 
 async def test_an_event_stream_goes_on_where_it_broke_off(api: Api) -> None:
     headers = {"Accept": "text/event-stream", "Last-Event-ID": str(EVENTS - 3)}
-    async with asyncio.timeout(10), api.http.get(f"{api.url}/v1/events", headers=headers) as response:
+    async with asyncio.timeout(20), api.http.get(f"{api.url}/v1/events", headers=headers) as response:
         assert response.content_type == "text/event-stream"
         ids = []
         async for line in response.content:

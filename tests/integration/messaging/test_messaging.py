@@ -70,7 +70,7 @@ async def test_a_command_by_message_is_answered_and_its_repetition_is_recognised
                 await client.request(
                     message(call.id, key="once", user_data={"TransferReason": "Billing"}),
                     COMMANDS,
-                    timeout=10,
+                    timeout=30,
                 )
                 for _ in range(2)
             ]

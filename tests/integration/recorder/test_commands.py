@@ -31,7 +31,7 @@ async def test_sessions_are_shown_by_the_command_line(database: Database, tmp_pa
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             },
         )
-        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 0
         told = json.loads(out)["sessions"]
         assert [(one["agent"], one["status"]) for one in told] == [("15000", "open"), ("15001", "open")]

@@ -64,7 +64,7 @@ async def test_a_certificate_that_turns_bad_is_told_and_tried_slowly_and_touches
     good, bad = certificate(tmp_path / "good"), certificate(tmp_path / "bad")
     trusting = ssl.create_default_context(cafile=str(good))
     monkeypatch.setattr("service.app.shared_http", lambda: shared_http(trusting))
-    async with Simulator(seed=1, agent_count=2, timeout_ms=300, max_interval_ms=600) as simulator:
+    async with Simulator(seed=1, agent_count=2, timeout_ms=300) as simulator:
         terminator = Terminator(simulator.port)
         access = Access.of
 
@@ -88,7 +88,7 @@ async def test_a_certificate_that_turns_bad_is_told_and_tried_slowly_and_touches
                 await application.recorder.ownership.beat()
                 [row] = await list_sessions(database, "retrying")
                 assert (row["agent"], "certificate" in row["reason"]) == ("15000", True)
-                await simulator.until(lambda: not simulator.bayeux.sessions_of("15000"))
+                simulator.kill_session("15000")
                 inject(simulator, range(1), "15000")  # to nobody
                 bodies = inject(simulator, range(3), "15001")
                 await until(log, "NotificationReceived", count=3)
