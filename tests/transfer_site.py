@@ -42,7 +42,7 @@ QUICK = Timing(
 """What a test waits for comes soon; what only a stalled machine would bring about does not come."""
 DYING = replace(QUICK, answer_s=1.0, lease_s=0.9)
 """For processes that are killed: their claims are soon over."""
-FACT_S = 20.0
+FACT_S = 30.0
 USERS = ("15000", "15001", "15002", "15003")
 OPEN = SETTLEABLE | UNANSWERED
 

@@ -83,7 +83,7 @@ class Day:
             body["userData"] = {"TransferReason": reason, "TransferAgent": f"Agent{agent}"}
         self.requested.append({"call_id": call_id, "agent": agent, "destination": to, "reason": reason})
         credentials = {"Authorization": aiohttp.encode_basic_auth(agent, f"secret-{agent}")}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await self.post(call_id, body, credentials) == HTTPStatus.CONFLICT:
                 await self.settle()
 

@@ -49,7 +49,7 @@ class Site:
 
         await until(nothing_open)
         end = await self.application.log.next_position() - 1
-        assert await self.application.engine.reached(end, timeout_s=10)
+        assert await self.application.engine.reached(end, timeout_s=60)
 
 
 @asynccontextmanager
@@ -65,7 +65,7 @@ async def open_site(server: URL, template: str, data_dir: Path, *, calls: int) -
                 data_dir=data_dir,
                 gws_url=simulator.url,
                 settle_window_s=1,
-                gws_timeout_s=2,
+                gws_timeout_s=20,
             )
             async with (
                 open_application(settings, agents) as application,
@@ -86,7 +86,7 @@ async def sessions_open(http: aiohttp.ClientSession, url: str, count: int) -> bo
         return len((await response.json())["sessions"]) == count
 
 
-async def until(fact: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
+async def until(fact: Callable[[], Awaitable[bool]], within_s: float = 30.0) -> None:
     """Wait for a fact that only asking can tell."""
     async with asyncio.timeout(within_s):
         while not await fact():  # noqa: ASYNC110 nothing signals it

@@ -241,7 +241,7 @@ async def test_live_tells_how_far_the_views_are(site: Site) -> None:
         assert response.content_type == "text/event-stream"
         first = await response.content.readline()
         site.simulator.place_call("0309998000", next(iter(site.simulator.agents)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             async for line in response.content:
                 if line.startswith(b"data: "):
                     break

@@ -86,7 +86,7 @@ async def test_a_rebuild_under_load_disturbs_neither_readers_nor_the_live_view(
     async def write() -> None:
         while not done.is_set():
             positions = await log.append(list(itertools.islice(source, 50)))
-            assert await engine.reached(positions[-1], timeout_s=10)
+            assert await engine.reached(positions[-1], timeout_s=60)
 
     readers = [asyncio.create_task(work()) for work in (read, read, write)]
     for _ in range(2):

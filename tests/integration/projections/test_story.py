@@ -193,7 +193,7 @@ async def test_history_is_replayed_to_a_subject_of_a_real_broker(
                 assert publish is not None
                 async for event in in_tempo(log, after=9, upto=19, speed=0):
                     await publish(document(event))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 heard = [await told.get() for _ in range(10)]
     expected = [one for one in await log.read() if 9 < one.position <= 19]
     assert heard == [(f"yesterday.{one.kind}", str(one.position), one.position) for one in expected]

@@ -310,7 +310,7 @@ async def test_two_sources_that_see_the_same_are_one_in_the_views(database: Data
         engine = Engine(database, log, catalogue())
         engine.loop.start()
         try:
-            await engine.reached(await log.next_position() - 1, timeout_s=20)
+            await engine.reached(await log.next_position() - 1, timeout_s=60)
             history = "SELECT state FROM call_state WHERE call_id = $1 ORDER BY from_position"
             rows = await database.pool.fetch(history, call.id)
             assert [row["state"] for row in rows] == ["Ringing", "Established"]

@@ -3,49 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
 import pytest
+from program import calltrail
 from sqlalchemy.engine import URL, make_url
 from transfer_site import Site, open_site
 
 from service.simulator import Simulator
 from service.transfers import State
-
-PROGRAM = "import sys; sys.argv[0] = 'calltrail'; from service.cli import main; main()"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    status: int
-    out: str
-    error: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-async def calltrail(database: URL, *arguments: str) -> Ended:
-    url = database.render_as_string(hide_password=False)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM, *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ
-        | {"DATABASE_URL": url, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "COLUMNS": "200"},
-    )
-    out, error = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), error.decode())
 
 
 @pytest.fixture
