@@ -66,7 +66,7 @@ async def service(database: Database) -> AsyncIterator[Service]:
             database_url=url,
             gws_url=simulator.url,
             settle_window_s=1,
-            gws_timeout_s=2,
+            gws_timeout_s=20,
             max_request_bytes=2_000,
         )
         async with (

@@ -72,7 +72,7 @@ async def api(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ):
         await application.log.append(list(itertools.islice(Histories(live=4, agents=5).events(), EVENTS)))
         application.engine.loop.start()
-        assert await application.engine.reached(EVENTS - 1, timeout_s=20)
+        assert await application.engine.reached(EVENTS - 1, timeout_s=60)
         async with http.get(f"{served}/openapi.json") as response:
             document = await response.json()
         yield Api(served, http, document)

@@ -114,7 +114,7 @@ async def test_the_relay_gives_every_event_in_order_and_goes_on_after_a_restart(
             moved.set()
 
         async def until(count: int) -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 while len(seen) < count:
                     await moved.wait()
                     moved.clear()

@@ -1,19 +1,14 @@
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
+from program import calltrail
 from recording import agents, recording, settings_for, until
 
 from service.cli.recorder_bench import measure
 from service.postgres import Database
 from service.simulator import Simulator
-
-PROGRAM = "import sys; sys.argv[0] = 'calltrail'; from service.cli import main; main()"
 
 
 async def test_sessions_are_shown_by_the_command_line(database: Database, tmp_path: Path) -> None:

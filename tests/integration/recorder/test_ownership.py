@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from recording import (
+    DEADLINE_S,
     agents,
     fall_over,
     inject,

@@ -82,7 +82,7 @@ async def test_a_certificate_that_turns_bad_is_told_and_tried_slowly_and_touches
         try:
             recorder = application.recorder.agents["15000"]
             async with terminator.showing(bad, port):
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(30):
                     while "certificate" not in recorder.reason:  # noqa: ASYNC110 a log line is the fact
                         await asyncio.sleep(0.02)
                 await application.recorder.ownership.beat()

@@ -28,7 +28,7 @@ def answered_call(simulator: Simulator) -> str:
 
 async def settled(site: Tapped, call_id: str) -> State:
     """The call's transfer, when evidence has settled it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             head = site.log.watch.next_position - 1
             [transfer] = (await site.handler.journal.load(call_id)).transfers.values()
