@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from recording import (
-    DEADLINE_S,
     agents,
     fall_over,
     inject,
