@@ -112,7 +112,7 @@ async def test_a_draft_that_does_not_fit_writes_nothing(
     async with database.pool.acquire() as connection:
         tree = await read_tree(connection, 2)  # type: ignore[arg-type]  # the pool's proxy will do
     rows = pack_events([event(producer, 2)], lambda payload: (0, payload))
-    draft = draft_rows(rows, tree, stored[-1].recorded_at, ())
+    draft = draft_rows(rows, tree, stored[-1].recorded_at, (), ())
     arguments = [wrong.get(index, argument) for index, argument in enumerate(draft.arguments)]
     assert not (await database.pool.fetchrow(sql.APPEND, *arguments))["written"]  # type: ignore[index]
     assert await log.next_position() == 2
