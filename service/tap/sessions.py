@@ -33,17 +33,19 @@ COLUMNS = """client, owner, session, agent, ack, channels, opened_at, opened, de
 
 SAVE = f"""
 INSERT INTO tap_session ({COLUMNS})
-SELECT decode(client, 'base64'), owner, session, agent, ack, channels, opened_at, opened, delivered, base,
-    batches, ends, batch, alive_at, patience_s
-FROM jsonb_to_recordset($1) AS saved (client text, owner bigint, session uuid, agent text, ack boolean,
+SELECT DISTINCT ON (client) decode(client, 'base64'), owner, session, agent, ack, channels, opened_at, opened,
+    delivered, base, batches, ends, batch, alive_at, patience_s
+FROM ROWS FROM (jsonb_to_recordset($1) AS (client text, owner bigint, session uuid, agent text, ack boolean,
     channels text[], opened_at timestamptz, opened boolean, delivered bigint, base bigint, batches bigint[],
-    ends bigint[], batch bigint, alive_at timestamptz, patience_s float8)
+    ends bigint[], batch bigint, alive_at timestamptz, patience_s float8)) WITH ORDINALITY AS saved
+ORDER BY client, ordinality DESC
 ON CONFLICT (client) DO UPDATE SET owner = excluded.owner, session = excluded.session,
     agent = excluded.agent, ack = excluded.ack, channels = excluded.channels,
     opened_at = excluded.opened_at, opened = excluded.opened, delivered = excluded.delivered,
     base = excluded.base, batches = excluded.batches, ends = excluded.ends, batch = excluded.batch,
     alive_at = excluded.alive_at, patience_s = excluded.patience_s, updated_at = clock_timestamp()
 """  # noqa: S608 a constant
+"""Of requests of one session that are saved together the last one counts."""
 
 FORGET = """
 DELETE FROM tap_session AS t USING jsonb_to_recordset($1) AS over (client text)
