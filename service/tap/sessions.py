@@ -63,10 +63,11 @@ WHERE updated_at < clock_timestamp() - make_interval(secs => patience_s + $1) LI
 class Session:
     """One CometD session of an application.
 
-    `client`: stands for its client id. `numbers`: names it and makes its event ids. `delivered`: how many
-    events it has brought. `batch`: the newest that was answered. `doubt_since`: a poll failed on a server
-    that does not redeliver, or something was passed on unrecorded. `facts` wait for the log. `resumed`: taken
-    up from another process. `polls`: how many are being held.
+    `client`: stands for its client id. `numbers`: names it and makes its event ids. `alive_at`: up to when
+    nothing is missing. `heard_at`: when a poll was last answered. `delivered`: how many events it has brought.
+    `batch`: the newest that was answered. `doubt_since`: a poll failed on a server that does not redeliver, or
+    something was passed on unrecorded. `facts` wait for the log. `resumed`: taken up from another process.
+    `polls`: how many are being held.
     """
 
     client: bytes
@@ -89,6 +90,10 @@ class Session:
     doubt_since: datetime | None = None
     doubt: str = ""
     facts: list[NewEvent] = field(default_factory=list)
+    heard_at: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.heard_at = self.alive_at
 
     @property
     def key(self) -> UUID:
@@ -111,6 +116,15 @@ class Session:
         """Something may be missing since then; the earliest doubt counts."""
         if self.doubt_since is None:
             self.doubt_since, self.doubt = since, why
+
+    def answered(self, asked_at: datetime) -> None:
+        """A poll was answered well that was passed on at `asked_at`.
+
+        The server wrote the answer some time after that, and what came to it later waits there for the next
+        poll. When it wrote it cannot be known here, so certain is only what was there when it was asked.
+        """
+        self.alive_at = max(self.alive_at, asked_at)
+        self.heard_at = datetime.now(UTC)
 
     def note(self, fact: NewEvent) -> None:
         self.facts.append(fact)
@@ -235,7 +249,7 @@ class Sessions:
         return [
             one
             for one in self._mine.values()
-            if not one.polls and (now - one.alive_at).total_seconds() > one.patience_s + GRACE_S
+            if not one.polls and (now - one.heard_at).total_seconds() > one.patience_s + GRACE_S
         ]
 
     async def abandoned(self) -> list[Session]:
