@@ -65,7 +65,7 @@ class Recording:
     async def take(
         self, asked: Sequence[Message], answered: Sequence[Message], visitor: Visitor, asked_at: datetime
     ) -> None:
-        """Record an answer of CometD to what was passed on at `asked_at`; when this is done it may be passed on.
+        """Record CometD's answer to what was passed on at `asked_at`; when this is done it may be passed on.
 
         Raises:
             BadHttp: it may not, by the policy.
@@ -92,6 +92,7 @@ class Recording:
             self._answered(session, reply, asked_at)
         self._tell_after(session, answered)
         if not await self._record(session, new):
+            session.alive_at = alive_at
             if self.gate.policy == "pass" or not session.ack:
                 session.doubted(alive_at, "the log was away, and the tap passed on what it could not record")
             self.gate.check()
@@ -322,7 +323,11 @@ class Recording:
         """Append what is to be told of a session; whether it is durable."""
         facts = list(session.facts)
         if facts or new:
-            durable = await self.gate.record([*facts, *new], session)
+            session.on_its_way += 1
+            try:
+                durable = await self.gate.record([*facts, *new], session)
+            finally:
+                session.on_its_way -= 1
             if durable:
                 session.facts = [fact for fact in session.facts if fact not in facts]
             return durable

@@ -64,10 +64,10 @@ class Session:
     """One CometD session of an application.
 
     `client`: stands for its client id. `numbers`: names it and makes its event ids. `alive_at`: up to when
-    nothing is missing. `heard_at`: when a poll was last answered. `delivered`: how many events it has brought.
-    `batch`: the newest that was answered. `doubt_since`: a poll failed on a server that does not redeliver, or
-    something was passed on unrecorded. `facts` wait for the log. `resumed`: taken up from another process.
-    `polls`: how many are being held.
+    nothing is missing. `heard_at`: when a poll was last answered. `delivered`: how many events it has
+    brought. `batch`: the newest that was answered. `doubt_since`: a poll failed on a server that does not
+    redeliver, or something was passed on unrecorded. `facts` wait for the log. `resumed`: taken up from
+    another process. `polls`: how many are being held. `on_its_way`: answers that are not durable yet.
     """
 
     client: bytes
@@ -86,6 +86,7 @@ class Session:
     resumed: bool = False
     stored: bool = False
     polls: int = 0
+    on_its_way: int = 0
     over: bool = False
     doubt_since: datetime | None = None
     doubt: str = ""
@@ -208,8 +209,15 @@ class Sessions:
             await self._database.pool.execute(statement.sql, *statement.arguments)
 
     async def beat(self) -> None:
-        """Write down up to where the record is certain; let go of what another process has taken up."""
-        certain = [one for one in self._mine.values() if one.stored and one.doubt_since is None]
+        """Write down up to where the record is certain; let go of what another process has taken up.
+
+        What an answer makes certain is so when its events are durable, and then they have brought it along.
+        """
+        certain = [
+            one
+            for one in self._mine.values()
+            if one.stored and one.doubt_since is None and not one.on_its_way
+        ]
         if not certain:
             return
         columns = [one.client for one in certain], [one.batch for one in certain]
