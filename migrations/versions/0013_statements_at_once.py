@@ -7,7 +7,7 @@ from alembic import op
 from service.postgres.schema import run_script
 
 revision = "0013"
-down_revision = "0011"
+down_revision = "0012"
 
 # `event_log_append` of 0011, with the statements that go with the events.
 HEAD = """

@@ -75,10 +75,11 @@ WHERE updated_at < clock_timestamp() - make_interval(secs => patience_s + $1) LI
 class Session:
     """One CometD session of an application.
 
-    `client`: stands for its client id. `numbers`: names it and makes its event ids. `delivered`: how many
-    events it has brought. `batch`: the newest that was answered. `doubt_since`: a poll failed on a server
-    that does not redeliver, or something was passed on unrecorded. `facts` wait for the log. `resumed`: taken
-    up from another process. `polls`: how many are being held.
+    `client`: stands for its client id. `numbers`: names it and makes its event ids. `alive_at`: up to when
+    nothing is missing. `heard_at`: when a poll was last answered. `delivered`: how many events it has
+    brought. `batch`: the newest that was answered. `doubt_since`: a poll failed on a server that does not
+    redeliver, or something was passed on unrecorded. `facts` wait for the log. `resumed`: taken up from
+    another process. `polls`: how many are being held. `on_its_way`: answers that are not durable yet.
     """
 
     client: bytes
@@ -97,10 +98,15 @@ class Session:
     resumed: bool = False
     stored: bool = False
     polls: int = 0
+    on_its_way: int = 0
     over: bool = False
     doubt_since: datetime | None = None
     doubt: str = ""
     facts: list[NewEvent] = field(default_factory=list)
+    heard_at: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.heard_at = self.alive_at
 
     @property
     def key(self) -> UUID:
@@ -123,6 +129,15 @@ class Session:
         """Something may be missing since then; the earliest doubt counts."""
         if self.doubt_since is None:
             self.doubt_since, self.doubt = since, why
+
+    def answered(self, asked_at: datetime) -> None:
+        """A poll was answered well that was passed on at `asked_at`.
+
+        The server wrote the answer some time after that, and what came to it later waits there for the next
+        poll. When it wrote it cannot be known here, so certain is only what was there when it was asked.
+        """
+        self.alive_at = max(self.alive_at, asked_at)
+        self.heard_at = datetime.now(UTC)
 
     def note(self, fact: NewEvent) -> None:
         self.facts.append(fact)
@@ -206,8 +221,15 @@ class Sessions:
             await self._database.pool.execute(*statement.alone())
 
     async def beat(self) -> None:
-        """Write down up to where the record is certain; let go of what another process has taken up."""
-        certain = [one for one in self._mine.values() if one.stored and one.doubt_since is None]
+        """Write down up to where the record is certain; let go of what another process has taken up.
+
+        What an answer makes certain is so when its events are durable, and then they have brought it along.
+        """
+        certain = [
+            one
+            for one in self._mine.values()
+            if one.stored and one.doubt_since is None and not one.on_its_way
+        ]
         if not certain:
             return
         columns = [one.client for one in certain], [one.batch for one in certain]
@@ -247,7 +269,7 @@ class Sessions:
         return [
             one
             for one in self._mine.values()
-            if not one.polls and (now - one.alive_at).total_seconds() > one.patience_s + GRACE_S
+            if not one.polls and (now - one.heard_at).total_seconds() > one.patience_s + GRACE_S
         ]
 
     async def abandoned(self) -> list[Session]:
