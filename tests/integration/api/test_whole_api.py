@@ -72,7 +72,7 @@ async def api(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ):
         await application.log.append(list(itertools.islice(Histories(live=4, agents=5).events(), EVENTS)))
         application.engine.loop.start()
-        assert await application.engine.reached(EVENTS - 1, timeout_s=20)
+        assert await application.engine.reached(EVENTS - 1, timeout_s=60)
         async with http.get(f"{served}/openapi.json") as response:
             document = await response.json()
         yield Api(served, http, document)
@@ -233,7 +233,7 @@ async def test_links_lead_through_the_whole_log(api: Api) -> None:
 
 async def test_an_event_stream_goes_on_where_it_broke_off(api: Api) -> None:
     headers = {"Accept": "text/event-stream", "Last-Event-ID": str(EVENTS - 3)}
-    async with asyncio.timeout(10), api.http.get(f"{api.url}/v1/events", headers=headers) as response:
+    async with asyncio.timeout(20), api.http.get(f"{api.url}/v1/events", headers=headers) as response:
         assert response.content_type == "text/event-stream"
         ids = []
         async for line in response.content:

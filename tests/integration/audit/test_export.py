@@ -64,7 +64,7 @@ async def site(log: EventLog, database: Database, tmp_path: Path) -> AsyncIterat
     await log.append([hostile_transfer()])
     engine = Engine(database, log, catalogue())
     engine.loop.start()
-    assert await engine.reached(await log.next_position() - 1, timeout_s=20)
+    assert await engine.reached(await log.next_position() - 1, timeout_s=60)
     keys = load_keys(tmp_path / "keys")
     yield Site(log, Queries(database), Exporter(log, Checkpoints(database, keys)), keys, tmp_path)
     await engine.loop.stop()
