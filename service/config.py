@@ -36,7 +36,7 @@ class Agent(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    user: str = Field(min_length=1, max_length=200)
+    user: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
     password: SecretStr
     login: bool = False
     """Whether to log the agent in (`StartContactCenterSession`); by default we only listen."""

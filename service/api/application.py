@@ -32,8 +32,17 @@ GZIP_FROM_BYTES = 1_000
 
 
 def create_api(services: Services) -> FastAPI:
-    """All routes. The documentation pages of FastAPI load scripts from elsewhere, so they are left out."""
-    app = FastAPI(title="calltrail", version=__version__, docs_url=None, redoc_url=None)
+    """All routes. The documentation pages of FastAPI load scripts from elsewhere, so they are left out.
+
+    An operation is called as its function is, for that is what generated clients call it too.
+    """
+    app = FastAPI(
+        title="calltrail",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
     problems.install(app)
     app.add_middleware(ETags)
     app.add_middleware(GZipMiddleware, minimum_size=GZIP_FROM_BYTES)

@@ -42,11 +42,16 @@ def calls_router(services: Services) -> APIRouter:
         return {"as_of": position, **found[0]}
 
     @router.get("/calls/{call_id}/history", summary="Every event of a call, in order")
-    async def history(call_id: str) -> dict[str, Any]:
-        events = await call_history(services.log, call_id)
+    async def history(call_id: str, as_of: AsOf = None) -> dict[str, Any]:
+        position = await resolve(services.log, as_of)
+        events = [
+            event
+            for event in await call_history(services.log, call_id)
+            if position is None or event.position <= position
+        ]
         if not events:
-            raise NotFound(f"nothing is recorded of call {call_id}")
-        return {"call_id": call_id, "events": [document(event) for event in events]}
+            raise NotFound(f"nothing is recorded of call {call_id}" + (f" as of {as_of}" if as_of else ""))
+        return {"as_of": position, "call_id": call_id, "events": [document(event) for event in events]}
 
     return router
 

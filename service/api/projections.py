@@ -6,8 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from service.api.moments import MinPosition, caught_up
+from service.api.moments import AsOf, MinPosition, caught_up, resolve
 from service.api.services import Services
+from service.audit.known import spans_known
 
 
 def projections_router(services: Services) -> APIRouter:
@@ -18,13 +19,24 @@ def projections_router(services: Services) -> APIRouter:
         return {"projections": await services.engine.status()}
 
     @router.get("/coverage", summary="Every agent's coverage")
-    async def coverages(min_position: MinPosition = None) -> dict[str, Any]:
+    async def coverages(as_of: AsOf = None, min_position: MinPosition = None) -> dict[str, Any]:
+        """With `as_of`: as it was known then, from the log alone."""
         await caught_up(services.engine, min_position)
-        return {"agents": await services.queries.coverages()}
+        position = await resolve(services.log, as_of)
+        if position is None:
+            return {"as_of": None, "agents": await services.queries.coverages()}
+        known = await spans_known(services.log, position)
+        return {"as_of": position, "agents": [{"agent": one, "spans": spans} for one, spans in known.items()]}
 
     @router.get("/coverage/{agent}", summary="The spans in which an agent's record is complete, and the gaps")
-    async def coverage(agent: str, min_position: MinPosition = None) -> dict[str, Any]:
+    async def coverage(agent: str, as_of: AsOf = None, min_position: MinPosition = None) -> dict[str, Any]:
+        """With `as_of`: as it was known then, from the log alone."""
         await caught_up(services.engine, min_position)
-        return {"agent": agent, "spans": await services.queries.coverage(agent)}
+        position = await resolve(services.log, as_of)
+        if position is None:
+            spans = await services.queries.coverage(agent)
+        else:
+            spans = (await spans_known(services.log, position, agent)).get(agent, [])
+        return {"as_of": position, "agent": agent, "spans": spans}
 
     return router

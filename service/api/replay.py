@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from service.api.events import EVENT_STREAM, document
-from service.api.moments import MinPosition, caught_up, resolve
+from service.api.moments import AsOf, MinPosition, caught_up, resolve
 from service.api.services import Services
 from service.errors import BadInput
 from service.events import call_stream
@@ -26,10 +26,15 @@ def replay_router(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["replay"])
 
     @router.get("/calls/{call_id}/story", summary="Each event of a call, the legs after it, what it changed")
-    async def story(call_id: str, min_position: MinPosition = None) -> dict[str, Any]:
+    async def story(call_id: str, as_of: AsOf = None, min_position: MinPosition = None) -> dict[str, Any]:
         await caught_up(services.engine, min_position)
-        steps = await call_story(services.log, services.queries, call_id)
-        return {"call_id": call_id, "steps": [step_document(step) for step in steps]}
+        position = await resolve(services.log, as_of)
+        steps = [
+            step_document(step)
+            for step in await call_story(services.log, services.queries, call_id)
+            if position is None or step.event.position <= position
+        ]
+        return {"as_of": position, "call_id": call_id, "steps": steps}
 
     @router.get("/diff", summary="What differs between two moments")
     async def diff(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -44,16 +44,21 @@ def transfers_router(services: Services) -> APIRouter:
 
     @router.get("/transfers/{transfer_id}", summary="One transfer's full trail, with its evidence")
     async def transfer(
-        request: Request, transfer_id: UUID, min_position: MinPosition = None, form: Form = None
+        request: Request,
+        transfer_id: UUID,
+        as_of: AsOf = None,
+        min_position: MinPosition = None,
+        form: Form = None,
     ) -> Response:
+        """With `as_of`: as it was known then, from the log alone, without what analytics makes of it now."""
         await caught_up(services.engine, min_position)
+        position = await resolve(log, as_of)
         try:
-            trail = await transfer_trail(database, queries, log, transfer_id)
+            trail = await transfer_trail(database, queries, log, transfer_id, position)
         except NotFound:
             await services.handler.journal.call_of(transfer_id)  # is it in the log, ahead of the views?
             await caught_up(services.engine, await log.next_position() - 1)
-            trail = await transfer_trail(database, queries, log, transfer_id)
-        document: dict[str, Any] = {**trail.transfer, "gaps": trail.gaps, "events": trail.events}
-        return answer(request, form, document, [trail.transfer])
+            trail = await transfer_trail(database, queries, log, transfer_id, position)
+        return answer(request, form, trail.document(), [trail.transfer])
 
     return router

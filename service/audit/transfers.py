@@ -12,11 +12,13 @@ import msgspec
 
 from service.analytics.filters import HIGHEST_POSITION, TransferFilter
 from service.analytics.statement import Arguments, Statement
+from service.audit.known import spans_known, transfer_known
 from service.errors import BadInput, NotFound
 from service.events import transfer_stream
 from service.log import EventLog, StoredEvent
 from service.postgres import Database
 from service.projections import Queries
+from service.projections.coverage import overlapping
 
 Sort = Literal["time", "-time", "agent", "-agent", "destination", "-destination", "outcome", "-outcome"]
 """By what a list is sorted; with a minus the last come first."""
@@ -65,11 +67,19 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 class Trail(msgspec.Struct, frozen=True):
-    """Everything that is known of one transfer. `gaps` overlap it; none means: no known gaps."""
+    """Everything that is known of one transfer. `gaps` overlap it; none means: no known gaps.
+
+    `as_of` is the position at which that was known; None: now, and `transfer` has analytics' facts too.
+    """
 
     transfer: dict[str, Any]
     gaps: list[dict[str, Any]]
     events: tuple[Evidence, ...]
+    as_of: int | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The trail as one object."""
+        return {"as_of": self.as_of, **self.transfer, "gaps": self.gaps, "events": self.events}
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -190,16 +200,21 @@ async def with_audit(queries: Queries, rows: Sequence[dict[str, Any]]) -> list[d
 
 
 def merged(fact: Mapping[str, Any], audit: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of both. `requested_at` is the fact's, by which lists are sorted and filtered."""
     row = {name: value for name, value in fact.items() if name != "sort_key"}
     row["user_data"] = msgspec.json.decode(row["user_data"])
-    return {**row, **audit, "reason_group": fact["reason"]}
+    return {**row, **audit, "requested_at": fact["requested_at"], "reason_group": fact["reason"]}
 
 
-async def transfer_trail(database: Database, queries: Queries, log: EventLog, transfer_id: UUID) -> Trail:
+async def transfer_trail(
+    database: Database, queries: Queries, log: EventLog, transfer_id: UUID, as_of: int | None = None
+) -> Trail:
     """One transfer's full trail: the row, the gaps that overlap it, every event that it rests on.
 
+    With `as_of` as it was known at that position, from the log alone.
+
     Raises:
-        NotFound: no transfer has this id.
+        NotFound: no transfer has this id, or none had it then.
 
     """
     statement = Statement(
@@ -210,15 +225,22 @@ async def transfer_trail(database: Database, queries: Queries, log: EventLog, tr
     if not rows:
         raise NotFound(f"there is no transfer {transfer_id}")
     call_id = rows[0]["call_id"]
-    [row] = await with_audit(queries, rows)
+    if as_of is None:
+        [row] = await with_audit(queries, rows)
+        gaps = await queries.gaps_of(row["agent"], row["recorded_at"], row["settled_at"])
+    else:
+        row = await transfer_known(log, queries, call_id, transfer_id, as_of)
+        spans = {} if row["agent"] is None else await spans_known(log, as_of, row["agent"])
+        gaps = overlapping(spans.get(row["agent"], []), row["requested_at"], row["settled_at"])
     steps = [step["position"] for step in row.get("steps", ())]
     evidence = [position for position in row.get("evidence", ()) if position not in steps]
     told = await log.at(sorted({*steps, *evidence}))
     own = transfer_stream(call_id)
     return Trail(
         transfer=row,
-        gaps=await queries.gaps_of(row["agent"], row["recorded_at"], row["settled_at"]),
+        gaps=gaps,
         events=tuple(evidence_of(event, own) for event in told),
+        as_of=as_of,
     )
 
 

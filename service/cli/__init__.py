@@ -29,6 +29,7 @@ from service.cli import (
     running,
     tap_commands,
     transfer_commands,
+    verify_commands,
 )
 from service.errors import BadInput, CalltrailError, DatabaseError, GwsError
 
@@ -74,7 +75,7 @@ app.command()(projection_commands.rebuild)
 app.command()(projection_commands.projections)
 app.command()(replay_commands.replay)
 app.command()(replay_commands.diff)
-app.command()(log_commands.verify)
+app.command()(verify_commands.verify)
 app.command()(log_commands.prove)
 app.command()(log_commands.checkpoint)
 app.command()(redaction_commands.redact)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, cast
 from uuid import UUID
 
@@ -20,23 +19,11 @@ from service.analytics import (
     transfer_rate,
     transfers_over_time,
 )
-from service.api.filters import read_pair
-from service.api.moments import zoned
+from service.api.moments import resolve
 from service.audit.transfers import SORTS, Sort, list_transfers, transfer_trail
 from service.cli import show
-from service.cli.options import AsCsv, AsJson, DataDir, reading, run
-
-When = Annotated[datetime | None, typer.Option(help="A time, ISO 8601, in UTC.")]
-Agent = Annotated[str | None, typer.Option(help="By this agent, or unknown.")]
-Destination = Annotated[str | None, typer.Option(help="To this number, or unknown.")]
-Reason = Annotated[str | None, typer.Option(help="For this reason, or unknown.")]
-Outcome = Annotated[str | None, typer.Option(help="confirmed, failed, rejected, in_doubt, observed …")]
-Data = Annotated[list[str] | None, typer.Option(help="key=value of userData; may be repeated.")]
-Commanded = Annotated[
-    bool | None, typer.Option("--commanded/--observed", help="Commanded through calltrail, or only observed.")
-]
-InDoubt = Annotated[bool, typer.Option("--in-doubt", help="Those that a person may settle.")]
-InGap = Annotated[bool, typer.Option("--gap", help="Those during which the record has a gap.")]
+from service.cli.filtering import filtered
+from service.cli.options import AsCsv, AsJson, AsOf, DataDir, reading, run
 
 
 class ShowById(TyperGroup):
@@ -56,18 +43,9 @@ def is_id(text: str) -> bool:
     return True
 
 
+@filtered
 def transfers(
-    call: Annotated[str | None, typer.Option(help="Of this call.")] = None,
-    agent: Agent = None,
-    destination: Destination = None,
-    reason: Reason = None,
-    outcome: Outcome = None,
-    data: Data = None,
-    commanded: Commanded = None,
-    in_doubt: InDoubt = False,
-    in_gap: InGap = False,
-    since: When = None,
-    until: When = None,
+    wanted: TransferFilter,
     sort: Annotated[str, typer.Option(help=f"{', '.join(SORTS)}; a minus turns the order.")] = "-time",
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 100,
     cursor: Annotated[str | None, typer.Option(help="`next` of the page before (--json).")] = None,
@@ -81,19 +59,6 @@ def transfers(
     calltrail transfers --in-doubt --json
     calltrail transfers --observed --gap --sort agent --csv
     """
-    wanted = TransferFilter(
-        call_id=call,
-        agent=agent,
-        destination=destination,
-        reason=reason,
-        outcome=outcome,
-        user_data=tuple(map(read_pair, data or ())),
-        commanded=commanded,
-        in_doubt=True if in_doubt else None,
-        overlaps_gap=True if in_gap else None,
-        since=zoned(since),
-        until=zoned(until),
-    )
 
     async def main() -> None:
         async with reading(data_dir) as at:
@@ -115,20 +80,23 @@ def transfers(
 
 def trail(
     transfer: Annotated[str, typer.Argument(help="The transfer's id.")],
+    as_of: AsOf = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one transfer's audit trail: each step, the outcome, and the evidence it rests on.
+    """Show one transfer's audit trail, now or as it was known at any moment: steps, outcome, evidence.
 
     calltrail transfer 01a2b3c4-…
+    calltrail transfer 01a2b3c4-… --as-of 2026-11-24T09:30:00Z
     """
     if not is_id(transfer):
         raise typer.BadParameter(f"{transfer} is not a transfer's id; see `calltrail transfers`")
 
     async def main() -> None:
         async with reading(data_dir) as at:
-            found = await transfer_trail(at.database, at.queries, at.log, UUID(transfer))
-        whole = {**found.transfer, "gaps": found.gaps}
+            position = await resolve(at.log, as_of)
+            found = await transfer_trail(at.database, at.queries, at.log, UUID(transfer), position)
+        whole = found.document()
         events = [msgspec.structs.asdict(event) for event in found.events]
         if as_json:
             show.print_json({**whole, "events": events})
@@ -142,21 +110,13 @@ def trail(
     run(main())
 
 
+@filtered
 def reasons(
+    wanted: TransferFilter,
     by: Annotated[
         str, typer.Option(help="reason, agent, destination, outcome …, or data. and a key.")
     ] = "reason",
     bucket: Annotated[str | None, typer.Option(help=f"Over time: {', '.join(BUCKETS)}.")] = None,
-    agent: Agent = None,
-    destination: Destination = None,
-    reason: Reason = None,
-    outcome: Outcome = None,
-    data: Data = None,
-    commanded: Commanded = None,
-    in_doubt: InDoubt = False,
-    in_gap: InGap = False,
-    since: When = None,
-    until: When = None,
     top: Annotated[int, typer.Option(min=1, max=1_000, help="The others are counted together.")] = 20,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -168,18 +128,6 @@ def reasons(
     calltrail reasons --by agent --since 2026-11-01
     calltrail reasons --by data.Segment --bucket day --csv
     """
-    wanted = TransferFilter(
-        agent=agent,
-        destination=destination,
-        reason=reason,
-        outcome=outcome,
-        user_data=tuple(map(read_pair, data or ())),
-        commanded=commanded,
-        in_doubt=True if in_doubt else None,
-        overlaps_gap=True if in_gap else None,
-        since=zoned(since),
-        until=zoned(until),
-    )
 
     async def main() -> None:
         async with reading(data_dir) as at:

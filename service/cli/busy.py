@@ -25,7 +25,6 @@ from service.cli import show
 from service.cli.log_commands import progress_bar
 from service.config import Agent, Settings
 from service.errors import CalltrailError
-from service.projections import TransferFilter
 from service.recorder import list_sessions
 from service.redaction import Fields, Order, Redactor
 from service.web import create_site
@@ -131,7 +130,7 @@ async def concluded(application: Application) -> None:
             still = [
                 one
                 for outcome in OPEN
-                for one in await application.queries.transfers(TransferFilter(outcome=outcome), limit=1)
+                for one in await application.queries.transfers(outcome=outcome, limit=1)
             ]
             if not still:
                 return
@@ -141,9 +140,7 @@ async def concluded(application: Application) -> None:
 async def redact_some(application: Application) -> None:
     """Erase a customer's number from a few calls, as somebody will have asked for."""
     redactor = Redactor(application.database, application.log, application.engine)
-    transferred = await application.queries.transfers(
-        TransferFilter(outcome="confirmed"), limit=REDACTED_CALLS
-    )
+    transferred = await application.queries.transfers(outcome="confirmed", limit=REDACTED_CALLS)
     for row in transferred:
         fields = Fields(["userData.CustomerId"])
         await redactor.redact(Order(row["call_id"], fields, "privacy@example.org", "erasure asked for"))
@@ -151,7 +148,7 @@ async def redact_some(application: Application) -> None:
 
 async def summarise(application: Application, truth: dict[str, Any], seconds: float) -> dict[str, Any]:
     """What was recorded, beside what the simulator knows."""
-    transfers = await application.queries.transfers(TransferFilter(), limit=1_000_000)
+    transfers = await application.queries.transfers(limit=1_000_000)
     outcomes = Counter(f"transfers {row['outcome']}" for row in transfers)
     gaps = sum(
         span["kind"] != "complete" for row in await application.queries.coverages() for span in row["spans"]

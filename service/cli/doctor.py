@@ -19,7 +19,7 @@ from service.log.checkpoints import PUBLIC_FILE, read_public
 from service.log.tiles import plan_hashes
 from service.postgres import Database, database_errors, open_database
 from service.postgres.schema import check
-from service.projections import Engine, Queries, TransferFilter, catalogue
+from service.projections import Engine, Queries, catalogue
 from service.recorder import list_sessions
 from service.tlog.checkpoint import verify_checkpoint
 from service.tlog.merkle import Frontier
@@ -192,7 +192,7 @@ async def sessions(database: Database) -> Finding:
 
 async def doubts(database: Database) -> Finding:
     """Transfers that wait for a person."""
-    open_ones = await Queries(database).transfers(TransferFilter(outcome="in_doubt"), limit=1_000)
+    open_ones = await Queries(database).transfers(outcome="in_doubt", limit=1_000)
     if not open_ones:
         return Finding("transfers", "ok", "none in doubt")
     return Finding("transfers", "look", f"{len(open_ones)} in doubt", "calltrail transfers --in-doubt")

@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import getpass
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from service.analytics import TransferFilter
-from service.api.filters import read_pair
-from service.api.moments import zoned
 from service.audit.export import BUNDLE, FORMATS, Exporter
 from service.audit.selection import Wanted
 from service.cli import show
-from service.cli.analytics_commands import (
-    Agent,
-    Commanded,
-    Data,
-    Destination,
-    InDoubt,
-    InGap,
-    Outcome,
-    Reason,
-)
+from service.cli.filtering import filtered
 from service.cli.log_commands import KeyFile, progress_bar
 from service.cli.options import AsJson, DataDir, reading, run, target
 from service.log.checkpoints import Checkpoints, load_keys
 
 
+@filtered
 def audit(
-    since: Annotated[datetime | None, typer.Option("--from", help="At or after this time (UTC).")] = None,
-    until: Annotated[datetime | None, typer.Option("--to", help="Before this time (UTC).")] = None,
+    wanted: TransferFilter,
     form: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = BUNDLE,
-    agent: Agent = None,
-    destination: Destination = None,
-    reason: Reason = None,
-    outcome: Outcome = None,
-    data: Data = None,
-    commanded: Commanded = None,
-    in_doubt: InDoubt = False,
-    in_gap: InGap = False,
     sample: Annotated[int | None, typer.Option(min=1, help="Only so many, drawn at random.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same sample.")] = 0,
     by: Annotated[str | None, typer.Option(help="Who asks; by default the user's name here.")] = None,
@@ -58,19 +38,6 @@ def audit(
     """
 
     async def main() -> None:
-        chosen = TransferFilter(
-            agent=agent,
-            destination=destination,
-            reason=reason,
-            outcome=outcome,
-            user_data=tuple(map(read_pair, data or ())),
-            commanded=commanded,
-            in_doubt=True if in_doubt else None,
-            overlaps_gap=True if in_gap else None,
-            since=zoned(since),
-            until=zoned(until),
-        )
-        wanted = Wanted(chosen, sample, seed)
         file = target(out or Path(f"transfers.{'zip' if form == BUNDLE else form}"))
         async with reading(data_dir) as at:
             keys = load_keys(at.settings.data_dir, key_file)
@@ -81,7 +48,9 @@ def audit(
                     Checkpoints(at.database, keys),
                     lambda done, total: bar.update(task, completed=done, total=total),
                 )
-                made = await exporter.export(wanted, form, by=by or getpass.getuser(), target=file)
+                made = await exporter.export(
+                    Wanted(wanted, sample, seed), form, by=by or getpass.getuser(), target=file
+                )
         if as_json:
             show.print_json({"file": str(file), **made._asdict()})
             return

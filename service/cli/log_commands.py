@@ -1,11 +1,10 @@
-"""Commands about the log itself: verify, prove, checkpoint, bench log, db train."""
+"""Commands about the log itself: prove, checkpoint, bench log, db train."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import tempfile
-import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,25 +14,18 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.engine import URL, make_url
 
-from service.audit.verify import Bundle, verify_bundle
 from service.cli import show
 from service.cli.bench import run_bench
 from service.cli.options import AsJson, DataDir, run, target
 from service.config import Settings, load_settings
-from service.errors import BadConfig, CalltrailError, TlogError
 from service.log import open_log
 from service.log.checkpoints import KEY_FILE, PUBLIC_FILE, Checkpoints, add_key, load_keys, read_public
 from service.log.training import train_on_log
-from service.log.verify import Report, verify_log
 from service.postgres import Database, open_database, parse_url
 from service.postgres.embedded import EmbeddedPostgres
 from service.postgres.schema import check
-from service.tlog.evidence import Evidence
 from service.tlog.keys import VerifierKey
-from service.tlog.note import Ed25519Verifier, Note
-
-SHOWN = 50  # differences, or redacted positions
-INTACT, TAMPERED, UNKNOWN = 0, 1, 2
+from service.tlog.note import Ed25519Verifier
 
 KeyFile = Annotated[
     Path | None, typer.Option(help="The log's signer keys; by default in the data directory.")
@@ -56,126 +48,6 @@ def trusted_keys(settings: Settings, given: list[str] | None) -> list[Ed25519Ver
     """The keys that were given, or those of the data directory."""
     keys = [VerifierKey.decode(text) for text in given or ()] or read_public(settings.data_dir / PUBLIC_FILE)
     return [Ed25519Verifier(key) for key in keys]
-
-
-def verify(
-    file: Annotated[
-        Path | None,
-        typer.Argument(help="Evidence made by `calltrail prove`, or a bundle; without it, the whole log."),
-    ] = None,
-    against: Annotated[
-        list[Path] | None, typer.Option(help="A checkpoint that you have kept elsewhere; may be repeated.")
-    ] = None,
-    key: Keys = None,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Verify the whole log, or one file of evidence. Exit status: 0 intact, 1 tampered, 2 could not check.
-
-    calltrail verify --against checkpoint-of-last-month.txt
-    calltrail verify transfers.zip --key 'calltrail.log/…+…+…'
-    calltrail verify event-42.json --key 'calltrail.log/…+…+…'
-    """
-    try:
-        if file is not None:
-            verify_file(file, trusted_keys(load_settings(data_dir=data_dir), key), as_json=as_json)
-            return
-        found: list[Report] = []
-        run(verify_all(found, against or [], key, data_dir, as_json=as_json))
-    except (CalltrailError, OSError) as error:
-        typer.echo(f"calltrail: could not check: {error}", err=True)
-        raise typer.Exit(UNKNOWN) from None
-    if not found[0].intact:
-        raise typer.Exit(TAMPERED)
-
-
-def verify_file(file: Path, keys: list[Ed25519Verifier], *, as_json: bool) -> None:
-    """Check evidence without any database."""
-    if not keys:
-        raise BadConfig("--key", "no public key is known", "Give the log's vkey, from its log.pub")
-    try:
-        if zipfile.is_zipfile(file):
-            show_bundle(verify_bundle(file, keys), as_json=as_json)
-            return
-        verdict = Evidence.decode(file.read_bytes()).verify(keys[-1].key.name, keys)
-    except TlogError as error:
-        typer.echo(f"NOT PROVED: {error}", err=True)
-        raise typer.Exit(TAMPERED) from None
-    proved = {
-        "position": verdict.entry.position,
-        "recorded_at": verdict.entry.recorded_at,
-        "stream": verdict.entry.stream,
-        "kind": verdict.entry.kind,
-        "payload_proved": verdict.payload_proved,
-        "log": verdict.checkpoint.origin,
-        "size": verdict.checkpoint.size,
-    }
-    if as_json:
-        show.print_json({"proved": True, **proved})
-    else:
-        show.print_table("Proved", ("", ""), list(proved.items()))
-
-
-def show_bundle(bundle: Bundle, *, as_json: bool) -> None:
-    """Say what a bundle proved to hold."""
-    proved = {
-        "transfers": bundle.transfers,
-        "events": bundle.events,
-        "redacted": bundle.redacted,
-        "asked": bundle.asked,
-        "by": bundle.by,
-        "created": bundle.created,
-        "log": bundle.checkpoint.origin,
-        "size": bundle.checkpoint.size,
-    }
-    if as_json:
-        show.print_json({"intact": True, **proved})
-    else:
-        show.print_table("Intact", ("", ""), list(proved.items()))
-
-
-async def verify_all(
-    found: list[Report], against: list[Path], key: list[str] | None, data_dir: Path | None, *, as_json: bool
-) -> None:
-    async with opened(data_dir) as (settings, database):
-        keys = trusted_keys(settings, key)
-        with progress_bar(hidden=as_json) as bar:
-            task = bar.add_task("verifying", total=None)
-            report = await verify_log(
-                database,
-                origin=keys[-1].key.name if keys else None,
-                trusted=keys,
-                against=[Note.decode(path.read_bytes()) for path in against],
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-    found.append(report)
-    if as_json:
-        show.print_json(
-            {
-                "intact": report.intact,
-                "size": report.size,
-                "root": report.root.hex(),
-                "checkpoints": report.checkpoints,
-                "redacted": report.redacted,
-                "differences": [one._asdict() for one in report.differences],
-            }
-        )
-        return
-    if report.differences:
-        columns = ("position", "kind", "what")
-        show.print_table("TAMPERED: first difference first", columns, report.differences[:SHOWN])
-    else:
-        show.console.print(f"Intact: {report.size:,} events, root {report.root.hex()}.", soft_wrap=True)
-    signatures = "signatures checked" if keys else "no public key known: signatures not checked"
-    show.console.print(f"Compared with {report.checkpoints} checkpoints ({signatures}).", soft_wrap=True)
-    if report.redacted:
-        shown = ", ".join(map(str, report.redacted[:SHOWN]))
-        more = " …" if len(report.redacted) > SHOWN else ""
-        show.console.print(
-            f"Redacted, as the log records: {len(report.redacted)} events, at {shown}{more}. "
-            "By whom and why: calltrail redactions",
-            soft_wrap=True,
-        )
 
 
 def progress_bar(*, hidden: bool) -> Progress:

@@ -9,6 +9,7 @@ import typer
 
 from service.api.moments import resolve
 from service.api.replay import step_document
+from service.audit.known import spans_known
 from service.cli import show
 from service.cli.options import AsCsv, AsJson, AsOf, DataDir, reading, run
 from service.errors import NotFound
@@ -91,6 +92,7 @@ def changes_text(step: Step) -> str:
 
 def coverage(
     agent: Annotated[str | None, typer.Argument(help="Only this agent.")] = None,
+    as_of: AsOf = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -98,18 +100,24 @@ def coverage(
     """Show in which spans each agent's record is complete, and where it has gaps.
 
     calltrail coverage 15000
+    calltrail coverage 15000 --as-of 2026-11-24T09:30:00Z
     """
 
     async def main() -> None:
         async with reading(data_dir) as at:
-            found = await at.queries.coverages()
+            position = await resolve(at.log, as_of)
+            if position is None:
+                found = await at.queries.coverages()
+            else:
+                known = await spans_known(at.log, position)
+                found = [{"agent": one, "spans": spans} for one, spans in known.items()]
         agents = [one for one in found if agent in {None, one["agent"]}]
         if agent is not None and not agents:
-            raise NotFound(f"no session of agent {agent} is recorded")
+            raise NotFound(f"no session of agent {agent} is recorded" + (f" as of {as_of}" if as_of else ""))
         show.print_list(
             [{"agent": one["agent"], **span} for one in agents for span in one["spans"]],
             lambda: show_coverage(agents),
-            document={"agents": agents},
+            document={"as_of": position, "agents": agents},
             nothing="No agent is recorded. Name some: calltrail serve --agents-file …",
             as_json=as_json,
             as_csv=as_csv,

@@ -174,7 +174,6 @@ async def serve_load(sessions: int) -> None:
         print(simulated.url, flush=True)  # noqa: T201 the parent waits for it
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             per_second, seconds = map(int, line.split())
-            gc.collect()
             gc.disable()
             simulated.truth.published.clear()
             began = loop.time()

@@ -171,7 +171,8 @@ def print_transfers(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def print_trail(transfer: Mapping[str, Any]) -> None:
     """One transfer's audit trail: who, where, why, each step, and what it rests on."""
     print_table(
-        f"Transfer {transfer['transfer_id']}",
+        f"Transfer {transfer['transfer_id']}"
+        + ("" if transfer.get("as_of") is None else f" as of position {transfer['as_of']}"),
         ("", ""),
         [
             ("call", f"{transfer['call_id']}  (connId {transfer['conn_id'] or 'unknown'})"),

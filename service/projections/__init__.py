@@ -6,7 +6,7 @@ from service.projections.compare import Difference
 from service.projections.coverage import Coverage
 from service.projections.engine import Engine
 from service.projections.projection import Projection, storable
-from service.projections.queries import Queries, TransferFilter, calls_of
+from service.projections.queries import Queries, calls_of
 from service.projections.rebuild import Rebuilder, Report
 from service.projections.story import Step, call_story, difference_between, in_tempo
 from service.projections.transfer_audit import TransferAudit
@@ -24,7 +24,6 @@ __all__ = [
     "Step",
     "TransferAudit",
     "TransferFacts",
-    "TransferFilter",
     "call_story",
     "calls_of",
     "catalogue",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -31,19 +30,27 @@ _SELECT_LEGS = (
     f"SELECT {', '.join(LEG_COLUMNS)} FROM call_state "  # noqa: S608 constants
     f"WHERE generation = {live_generation('call_state')}"
 )
+OBSERVED = """
+SELECT t.transfer_id, o.call_id, o.conn_id, t.agent, NULL AS caller, 'observed' AS door, t.destination,
+       NULL AS location, t.reason, t.user_data,
+       CASE WHEN t.recalled THEN 'recalled' ELSE 'observed' END AS outcome, t.grade,
+       NULL::integer AS status_code,
+       CASE WHEN t.destination IS NULL THEN 'the destination is not in the record' END AS message,
+       t.at AS requested_at, NULL::timestamptz AS dispatched_at, NULL::timestamptz AS answered_at,
+       t.at AS settled_at, '[]'::jsonb AS steps, t.evidence, (t.evidence ->> 0)::bigint AS first_position,
+       (t.evidence ->> -1)::bigint AS last_position, t.operation, t.recalled
+FROM {} o CROSS JOIN LATERAL jsonb_to_recordset(o.observed) AS t (
+    transfer_id uuid, agent text, destination text, operation text, grade text, reason text,
+    user_data jsonb, recalled boolean, at timestamptz, evidence jsonb)
+"""
+"""The observed transfers that rows of `call_facts` hold, in the form of the audit's."""
+AS_AUDITED = OBSERVED.format("(SELECT $1::text AS call_id, $2::text AS conn_id, $3::jsonb AS observed)")
 TRANSFERS = f"""
 SELECT * FROM (
     SELECT {", ".join(AUDIT_COLUMNS)}, NULL::text AS operation, false AS recalled FROM transfer_audit
     WHERE generation = {live_generation("transfer_audit")}
     UNION ALL
-    SELECT t.transfer_id, o.call_id, o.conn_id, t.agent, NULL, 'observed', t.destination, NULL, t.reason,
-           t.user_data, CASE WHEN t.recalled THEN 'recalled' ELSE 'observed' END, t.grade, NULL,
-           CASE WHEN t.destination IS NULL THEN 'the destination is not in the record' END,
-           t.at, NULL, NULL, t.at, '[]', t.evidence, (t.evidence ->> 0)::bigint, (t.evidence ->> -1)::bigint,
-           t.operation, t.recalled
-    FROM call_facts o CROSS JOIN LATERAL jsonb_to_recordset(o.observed) AS t (
-        transfer_id uuid, agent text, destination text, operation text, grade text, reason text,
-        user_data jsonb, recalled boolean, at timestamptz, evidence jsonb)
+    {OBSERVED.format("call_facts")}
     WHERE o.generation = {live_generation("transfer_facts")} AND o.observed IS NOT NULL
 ) AS transfers WHERE true
 """  # noqa: S608 constants
@@ -67,20 +74,6 @@ UNION ALL SELECT legs.* FROM unnest($3::bigint[]) AS above (place) CROSS JOIN LA
 """  # noqa: S608 constants
 """Legs that were not over at $1: those still so, and those in whose interval it lies (see `intervals`)."""
 AT = "AND from_position <= $1 AND (to_position IS NULL OR to_position > $1)"
-
-
-@dataclass(frozen=True, slots=True)
-class TransferFilter:
-    """Which transfers; None: any. Times are of the request; `since` is inclusive, `until` is not."""
-
-    call_id: str | None = None
-    agent: str | None = None
-    destination: str | None = None
-    reason: str | None = None
-    outcome: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    before_position: int | None = None
 
 
 class Queries:
@@ -110,9 +103,15 @@ class Queries:
         rows = await self._rows(f"{_SELECT_LEGS} AND call_id = $1 ORDER BY from_position", call_id)
         return [row["from_position"] for row in rows]
 
-    async def transfers(self, wanted: TransferFilter, *, limit: int = 100) -> list[dict[str, Any]]:
+    async def transfers(
+        self, *, call_id: str | None = None, outcome: str | None = None, limit: int = 100
+    ) -> list[dict[str, Any]]:
         """Transfers, newest first, each with the gaps in its agent's record that overlap it."""
-        statement, arguments = transfers_query(wanted)
+        statement, arguments = TRANSFERS, list[Any]()
+        for name, value in (("call_id", call_id), ("outcome", outcome)):
+            if value is not None:
+                arguments.append(value)
+                statement += f" AND {name} = ${len(arguments)}"
         statement += f" ORDER BY first_position DESC LIMIT {limit:d}"
         return await self._with_gaps(await self._rows(statement, *arguments))
 
@@ -136,6 +135,11 @@ class Queries:
                 spans.get(row["agent"], []), row["requested_at"], row["settled_at"]
             )
         return transfers
+
+    async def as_audited(self, observed: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The observed transfers of a row of `call_facts`, in the form of `transfer`, without gaps."""
+        transfers = msgspec.json.encode(observed["observed"] or []).decode()
+        return await self._rows(AS_AUDITED, observed["call_id"], observed["conn_id"], transfers)
 
     async def transfers_of(
         self, call_ids: Sequence[str], transfer_ids: Sequence[UUID]
@@ -183,25 +187,6 @@ class Queries:
                 for name in names:
                     row[name] = decode(row[name])
         return rows
-
-
-def transfers_query(wanted: TransferFilter) -> tuple[str, list[Any]]:
-    """The statement that selects the transfers in `wanted`, commanded and observed, and its arguments."""
-    statement, arguments = TRANSFERS, list[Any]()
-    for condition, value in (
-        ("call_id =", wanted.call_id),
-        ("agent =", wanted.agent),
-        ("destination =", wanted.destination),
-        ("reason =", wanted.reason),
-        ("outcome =", wanted.outcome),
-        ("requested_at >=", wanted.since),
-        ("requested_at <", wanted.until),
-        ("first_position <", wanted.before_position),
-    ):
-        if value is not None:
-            arguments.append(value)
-            statement += f" AND {condition} ${len(arguments)}"
-    return statement, arguments
 
 
 HIGHEST = 1 << 40  # beyond the position of any event: each doubling costs one more probe

@@ -133,8 +133,7 @@ class Ownership:
             await self._database.pool.execute(RELEASE, agents, self.number, timeout=ANSWER_S)
 
     async def forget(self, agent: str) -> None:
-        """The agent is no longer recorded, and no session of his is left."""
-        self._mine.discard(agent)
+        """The agent is no longer recorded; his row goes, unless a session of his is left."""
         with database_errors():
             await self._database.pool.execute(FORGET, agent, self.number, timeout=ANSWER_S)
 

@@ -89,9 +89,9 @@ class Recorder:
         self._ending.update(there)
         await asyncio.gather(self._end(removed, keep_session=False), self._end(kept, keep_session=True))
         try:
-            await self.ownership.release(kept)
             for user in removed:
                 await self.ownership.forget(user)
+            await self.ownership.release(there)  # of those removed, what could not be ended in time
         except DatabaseError as error:
             logger.warning("agents are let go later", extra={"fault": str(error)})
         self._ending.difference_update(there)

@@ -38,7 +38,7 @@ from service.events import CallsSnapshotTaken, SessionClosed, SessionLost, Sessi
 from service.log import EventLog, NewEvent, Producer, Statement
 from service.loops import Loop
 from service.recorder.access import Access, Pacing
-from service.recorder.facts import fact_of
+from service.recorder.facts import fact_of, moment_of
 from service.recorder.journal import Journal
 from service.recorder.kept import Keeper, Kept, moment
 from service.recorder.notifications import notifications
@@ -288,10 +288,15 @@ class AgentRecorder:
         if item.kept and self._keep_session:
             return  # a successor goes on with it
         self._open = False
-        now = datetime.now(UTC)
-        if was_open:
-            closed = SessionClosed(session=self._session, agent=self.user, at=now, reason=item.reason)
-            self.journal.note(self._session, closed)
+        session, agent, now = self._session, self.user, datetime.now(UTC)
+        if was_open and item.kept:  # to be closed, and it did not answer: what it still holds is missing
+            since = moment_of(item.since)
+            lost = SessionLost(session=session, agent=agent, at=now, cause=item.reason, last_alive=since)
+            self.journal.note(session, lost)
+        elif was_open:
+            self.journal.note(
+                session, SessionClosed(session=session, agent=agent, at=now, reason=item.reason)
+            )
         elif not self._closing.is_set():
             self._refused(item.reason, now)
 

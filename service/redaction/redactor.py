@@ -53,8 +53,24 @@ WHERE s.position = ANY($1::bigint[])
 """
 """The views that could not take one of these redactions."""
 
-CLEAR_AWAY = "VACUUM (ANALYZE, INDEX_CLEANUP on)"
-"""The row versions that were replaced, their entries in indexes, and samples of them in the statistics."""
+MAY_HOLD = """
+SELECT c.oid::regclass::text AS name, c.relkind = 'p' AS has_partitions
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')
+  AND (c.relkind IN ('r', 'm')
+       OR c.relkind = 'p' AND EXISTS (SELECT FROM pg_statistic WHERE starelid = c.oid))
+  AND NOT EXISTS (
+    SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid AND i.inhparent = 'event_log'::regclass
+      AND c.oid NOT IN (SELECT tableoid FROM event_log WHERE position = ANY($1::bigint[])))
+ORDER BY c.oid
+"""
+"""Every table but those parts of the log in which nothing was redacted; and what has samples of its parts."""
+
+CLEAR_AWAY = "VACUUM (ANALYZE, INDEX_CLEANUP on) {}"
+"""The row versions that were replaced, and their entries in indexes; and new samples for the statistics."""
+SAMPLE = "ANALYZE {}"
+FORGET_SAMPLES = "VACUUM (INDEX_CLEANUP on) pg_statistic"
+"""The samples that were replaced."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +188,11 @@ class Redactor:
             ]
         except AppendConflict:  # a hold, or a transfer of the call, has come in between
             return await self.redact(order)
-        await self._views_folded(order.call_id)
+        redactions = await list_redactions(self._log, order.call_id)
+        await self._views_folded([one["position"] for one in redactions])
         # Generations that were replaced, or are half built, are folded no more: they hold what was then.
         await Rebuilder(self._database, self._log).drop_old(list(self._engine.projections))
-        await self._clear_away()
+        await self._clear_away([position for one in redactions for position in one.get("events", ())])
         return Outcome(plan, positions)
 
     @staticmethod
@@ -240,26 +257,30 @@ class Redactor:
             rows = await self._database.pool.fetch("SELECT codec, dictionary FROM log_codec ORDER BY codec")
         return [row["codec"] for row in rows if any(value.encode() in row["dictionary"] for value in values)]
 
-    async def _views_folded(self, call_id: str) -> None:
-        """Wait until every view has folded the call anew."""
+    async def _views_folded(self, redactions: Sequence[int]) -> None:
+        """Wait until every view has folded anew what the redactions at these positions concern."""
         end = await self._log.next_position() - 1
         if not await self._engine.reached(end, timeout_s=REACHED_S):
             raise DatabaseUnavailable("the views do not follow the log. Start the service, and redact again")
-        positions = [one["position"] for one in await list_redactions(self._log, call_id)]
         with database_errors():
-            row = await self._database.pool.fetchrow(NOT_FOLDED, positions)
+            row = await self._database.pool.fetchrow(NOT_FOLDED, redactions)
         if row is not None:
             raise CheckFailed(
                 f"the view {row['name']} still holds old values: it could not be folded ({row['reason']}). "
                 f"Run `calltrail rebuild {row['name']}`, then redact again"
             )
 
-    async def _clear_away(self) -> None:
-        """Let Postgres forget the row versions that were replaced."""
+    async def _clear_away(self, redacted: Sequence[int]) -> None:
+        """Let Postgres forget the row versions that were replaced, in the log at the positions `redacted`."""
         connection = await self._database.connect_as_owner()
         try:
             with database_errors():
-                await connection.execute(CLEAR_AWAY, timeout=None)
+                tables = await connection.fetch(MAY_HOLD, redacted)
+                for has_partitions, statement in ((False, CLEAR_AWAY), (True, SAMPLE)):
+                    named = [one["name"] for one in tables if one["has_partitions"] is has_partitions]
+                    if named:
+                        await connection.execute(statement.format(", ".join(named)), timeout=None)
+                await connection.execute(FORGET_SAMPLES, timeout=None)
         finally:
             connection.terminate()
 

@@ -10,6 +10,8 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from service.simulator.calendar import Calendar
@@ -18,9 +20,11 @@ from service.simulator.server import Simulator
 
 WEEK_S = 7 * 86_400
 MONDAY_S = 4 * 86_400  # the first Monday of the epoch
-SPEED = 240.0
+SPEED = 400.0
 TALK_S = 75.0
-CALLS_PER_S = 230.0
+SETTLE_S = 0.15
+CALLS_PER_S = 220.0
+POLL_EVERY_MS = 400  # the agents' applications are advised to; what is told between two polls comes together
 LOSS_EVERY = 250
 REPORT_S = 0.5
 
@@ -28,7 +32,9 @@ REPORT_S = 0.5
 async def day(calls: int, agents: int, seed: int) -> None:
     """Run the day; see the module's text."""
     lines = await standard_input()
-    async with Simulator(seed=seed, agent_count=agents, answer_after_s=0.05) as simulator:
+    async with Simulator(
+        seed=seed, agent_count=agents, answer_after_s=0.05, interval_ms=POLL_EVERY_MS
+    ) as simulator:
         say(simulator.url)
         address = (await lines.readline()).decode().strip()
         scenario = Scenario(
@@ -37,6 +43,7 @@ async def day(calls: int, agents: int, seed: int) -> None:
             calls_per_s=CALLS_PER_S * agents / 200,
             talk_s=TALK_S,
             speed=SPEED,
+            settle_s=SETTLE_S,
             commands_through=address,
             calendar=Calendar(three_weeks_ago(time.time())),
             loss_every=LOSS_EVERY,
@@ -75,9 +82,18 @@ def truth(simulator: Simulator, scenario: Scenario) -> dict[str, Any]:
     }
 
 
+def main(work: Coroutine[Any, Any, None]) -> None:
+    with suppress(ModuleNotFoundError):  # uvloop is not made for Windows
+        import uvloop
+
+        uvloop.run(work)
+        return
+    asyncio.run(work)
+
+
 def say(what: object) -> None:
     print(what if isinstance(what, str) else json.dumps(what), flush=True)  # noqa: T201 - whoever started it reads this
 
 
 if __name__ == "__main__":
-    asyncio.run(day(*map(int, sys.argv[1:4])))
+    main(day(*map(int, sys.argv[1:4])))

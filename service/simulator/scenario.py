@@ -8,7 +8,7 @@ in earnest. What goes wrong goes wrong by a `Fault` aimed at the call.
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, deque
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,8 +60,9 @@ OUTCOMES: dict[str, tuple[float, dict[str, Any]]] = {
 
 SEGMENTS = ("Private", "Business", "Premium")
 LANGUAGES = ("de", "en", "fr", "it")
-SETTLE_S = 0.3
-"""How long an agent looks at the telephone before deciding that a transfer did not work, in real seconds."""
+SPARE_SHARE = 0.1
+PATIENCE_S = 5.0
+"""How long a caller waits while no more than this share of the agents is free, in real seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,11 @@ class Scenario:
     `calls_per_s` is per real second; talk times, of `talk_s` simulated seconds on average, pass `speed`
     times faster than real ones (the simulator's own `speed` is set to it, so that durations look right).
     `transfer_share` of the talks end in a transfer, `back_share` of the later ones go back to the agent
-    before (ping-pong). `through` is the address that the agents' applications send to, the simulator's own
-    when None. Where `commands_through` is given, `commanded_share` of the single-step transfers are sent to
-    that address instead. With a `calendar` the `calls` bear its times, spread over its weeks; every
-    `loss_every` calls an agent's CometD session is lost. `happened` counts what was done.
+    before (ping-pong). After a transfer an agent looks at the telephone for `settle_s` real seconds before
+    deciding whether it worked. `through` is the address that the agents' applications send to, the
+    simulator's own when None. Where `commands_through` is given, `commanded_share` of the single-step
+    transfers are sent to that address instead. With a `calendar` the `calls` bear its times, spread over
+    its weeks; every `loss_every` calls an agent's CometD session is lost. `happened` counts what was done.
     """
 
     world: World
@@ -109,6 +111,7 @@ class Scenario:
     speed: float = 60.0
     transfer_share: float = 0.45
     back_share: float = 0.35
+    settle_s: float = 0.3
     through: str | None = None
     commands_through: str | None = None
     commanded_share: float = 0.7
@@ -118,11 +121,13 @@ class Scenario:
     _desks: dict[str, Desk] = field(init=False, repr=False, default_factory=dict)
     _commanders: dict[str, Desk] = field(init=False, repr=False, default_factory=dict)
     _free: list[str] = field(init=False, repr=False, default_factory=list)
+    _callers: deque[asyncio.Future[str]] = field(init=False, repr=False, default_factory=deque)
 
     async def run(self) -> None:
         """Log the agents in and let calls come."""
         self.world.speed = self.speed
         arrivals = random.Random(f"{self.world.seed}/arrivals")
+        clock = asyncio.get_running_loop().time
         async with AsyncExitStack() as stack:
             connector = await stack.enter_async_context(aiohttp.TCPConnector(limit=0))
             url = self.through or self.world.url
@@ -139,11 +144,13 @@ class Scenario:
             await asyncio.gather(*(desk.log_in() for desk in self._desks.values()))
             async with asyncio.TaskGroup() as calls:
                 number = 0
+                due = clock()
                 while self.calls is None or number < self.calls:
                     calls.create_task(self._live(number))
                     self._lose(number)
                     number += 1
-                    await asyncio.sleep(arrivals.expovariate(self.calls_per_s))
+                    due += arrivals.expovariate(self.calls_per_s)
+                    await asyncio.sleep(due - clock())
 
     def plan(self, number: int) -> Plan:
         """Draw the plan of the call of this number: the same for the same seed and settings."""
@@ -192,12 +199,11 @@ class Scenario:
 
     async def _live(self, number: int) -> None:
         plan = self.plan(number)
-        agent = self._seat(None)
-        caller = self._seat(None) if plan.internal and agent else f"030{number:07d}"
-        if agent is None or caller is None:
+        agent = await self._next_free()
+        if agent is None:
             self.happened["turned away"] += 1
-            self._stand(agent)
             return
+        caller = (self._seat(None) if plan.internal else None) or f"030{number:07d}"
         self.happened["placed"] += 1
         call = self.world.place_call(
             caller, agent, user_data=plan.user_data, starts_at=self._starts_at(number)
@@ -254,13 +260,13 @@ class Scenario:
             given["userData"] = {"TransferReason": hop.reason, "TransferAgent": f"Agent{agent}"}
         if hop.outcome == "two_step":
             await desk.operate(call.id, "InitiateTransfer", **given)
-            await asyncio.sleep(SETTLE_S)
+            await asyncio.sleep(self.settle_s)
             await desk.operate(call.id, "CompleteTransfer")
         elif hop.outcome == "double_click":
             await click_twice(commander, call.id, "SingleStepTransfer", **given)
         else:
             await commander.operate(call.id, "SingleStepTransfer", **given)
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(self.settle_s)
         if fault in self.world.faults.waiting:
             self.world.faults.waiting.remove(fault)
         if hop.outcome == "recall" and (returned := call.leg(agent)) and returned.state == "Ringing":
@@ -271,7 +277,7 @@ class Scenario:
         rule = OUTCOMES[outcome][1]
         if not rule:
             return None
-        return self.world.faults.add(**rule, call=call.id, agent=agent, seconds=SETTLE_S / 2)
+        return self.world.faults.add(**rule, call=call.id, agent=agent, seconds=self.settle_s / 2)
 
     def _hang_up(self, call: Call) -> None:
         """Let whoever is left put the telephone down."""
@@ -283,6 +289,25 @@ class Scenario:
         await asyncio.sleep(simulated_s / self.speed)
 
     # Who is free
+
+    @property
+    def _spare(self) -> int:
+        return int(SPARE_SHARE * len(self._desks))
+
+    async def _next_free(self) -> str | None:
+        """Take the agent free for longest; wait for one as a caller would, and give up with None.
+
+        Some agents are left for transfers.
+        """
+        if len(self._free) > self._spare:
+            return self._seat(None)
+        turn = asyncio.get_running_loop().create_future()
+        self._callers.append(turn)
+        if not (await asyncio.wait([turn], timeout=PATIENCE_S))[0]:
+            turn.cancel()
+            return None
+        agent: str = turn.result()
+        return agent
 
     def _seat(self, wanted: str | None) -> str | None:
         """Take a free agent: the one wanted, or the one free for longest; None if there is none."""
@@ -299,6 +324,11 @@ class Scenario:
         return self._seat(next((one for one in team if one in self._free), None))
 
     def _stand(self, agent: str | None) -> None:
-        """Free an agent again."""
-        if agent in self._desks and agent not in self._free:
-            self._free.append(agent)
+        """Free an agent again, for whoever has waited longest."""
+        if agent not in self._desks or agent in self._free:
+            return
+        self._free.append(agent)
+        while self._callers and len(self._free) > self._spare:
+            turn = self._callers.popleft()
+            if not turn.done():
+                turn.set_result(self._free.pop(0))

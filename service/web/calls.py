@@ -15,7 +15,7 @@ from service.api.services import Services
 from service.errors import BadInput
 from service.events import call_stream, readable, transfer_stream
 from service.log import EventLog
-from service.projections import Step, TransferFilter, call_story
+from service.projections import Step, call_story
 from service.web import timeline
 from service.web.copying import curl, sql
 from service.web.frame import Frame, asked
@@ -77,7 +77,7 @@ async def call_data(
 ) -> dict[str, Any]:
     """A call at one of its steps, by number from 1 or by moment; by default at the last one."""
     steps = await call_story(services.log, services.queries, call_id)
-    transfers = await services.queries.transfers(TransferFilter(call_id=call_id), limit=20)
+    transfers = await services.queries.transfers(call_id=call_id, limit=20)
     number = await chosen(services.log, steps, step, at)
     current = steps[number - 1]
     first = max(0, number - AROUND - 1)

@@ -8,14 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.api.services import Services
+from service.audit.verification import record, verified
 from service.errors import CalltrailError
-from service.events import VERIFICATION_STREAM, LogVerified, decode, encode
-from service.log import NewEvent, Producer
+from service.events import VERIFICATION_STREAM, LogVerified, decode
 from service.log.checkpoints import load_keys
 from service.log.verify import verify_log
 from service.postgres import database_errors
-
-MOST_DIFFERENCES = 20
 
 CHECKPOINTS = """
 SELECT size, signed_at, encode(root, 'hex') AS root FROM log_checkpoint
@@ -78,22 +76,12 @@ class Verifications:
         report = await verify_log(
             self._services.database, origin=keys.origin, trusted=keys.verifiers, progress=tell
         )
-        return LogVerified(
-            size=report.size,
-            root=report.root.hex(),
-            seconds=round(time.perf_counter() - begun, 3),
-            checkpoints=report.checkpoints,
-            redacted=tuple(report.redacted),
-            differences=tuple(
-                (one.position, one.kind.value, one.what) for one in report.differences[:MOST_DIFFERENCES]
-            ),
-        )
+        return verified(report, time.perf_counter() - begun)
 
     async def _record(self, found: LogVerified) -> None:
         """Write it down; a log that was changed may take no more events, and then it is kept here."""
         self._unwritten = Verification(datetime.now(UTC), found, None)
-        event = NewEvent(Producer.new().event_id(0), VERIFICATION_STREAM, found.kind(), encode(found))
-        await self._services.log.append([event])
+        await record(self._services.log, found)
         self._unwritten = None
 
 

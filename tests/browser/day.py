@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from service.log import EventLog
 from service.simulator import Call, Simulator
 
 REASONS = ("Escalation", "Billing", "Sales", "Language", "Retention")
@@ -28,6 +29,7 @@ class Day:
     simulator: Simulator
     url: str
     http: aiohttp.ClientSession
+    log: EventLog
     seed: int = 7
     requested: list[dict[str, Any]] = field(default_factory=list)
 
@@ -52,11 +54,11 @@ class Day:
         if number == 0:
             data["Note"] = SCRIPT
         call = self.simulator.place_call(f"030{number:07d}", seats[0], user_data=data)
-        await self.settle()
+        await self.recorded(call.id)
         self.simulator.answer(call.id, seats[0])
         holder = 0
         for _ in range(rng.choices((0, 1, 2, 3), (2, 6, 2, 1))[0]):
-            await self.settle()
+            await self.recorded(call.id)
             target = (holder + 1) % len(seats)
             reason = rng.choices(REASONS, SHARES)[0] if rng.random() < 0.9 else None
             fault = self.aim(rng, call.id, seats[holder])
@@ -64,7 +66,7 @@ class Day:
             if fault is None:
                 await self.simulator.until(partial(talking, call, seats[target]))
                 holder = target
-        await self.settle()
+        await self.recorded(call.id)
         if rng.random() < 0.85:
             self.simulator.hangup(call.id, seats[holder])
 
@@ -83,9 +85,11 @@ class Day:
             body["userData"] = {"TransferReason": reason, "TransferAgent": f"Agent{agent}"}
         self.requested.append({"call_id": call_id, "agent": agent, "destination": to, "reason": reason})
         credentials = {"Authorization": aiohttp.encode_basic_auth(agent, f"secret-{agent}")}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
+            end = await self.log.next_position() - 1
             while await self.post(call_id, body, credentials) == HTTPStatus.CONFLICT:
-                await self.settle()
+                await self.log.watch.beyond(end)
+                end = await self.log.next_position() - 1
 
     async def post(self, call_id: str, body: dict[str, Any], headers: dict[str, str]) -> int:
         url = f"{self.url}/api/v2/me/calls/{call_id}"
@@ -93,9 +97,18 @@ class Day:
             await response.read()
             return response.status
 
-    async def settle(self) -> None:
-        """Let a little time pass: a timeline of one instant shows nothing."""
-        await asyncio.sleep(0.05)
+    async def recorded(self, call_id: str) -> None:
+        """Wait until the service has recorded, and so acknowledged, all that was told of a call."""
+        sessions = self.simulator.truth.sessions
+        await self.simulator.until(
+            lambda: all(
+                message.acknowledged_at is not None
+                for session in sessions.values()
+                for message in session.messages
+                if call_id.encode() in message.body
+            ),
+            within_s=20,
+        )
 
     def count_by(self, name: str) -> Counter[str]:
         return Counter(one[name] or "unknown" for one in self.requested)

@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 from service.api.serving import serving
 from service.app import Application, open_application, running
 from service.config import Agent, Settings
+from service.log import EventLog
 from service.postgres import Database
 from service.simulator import Simulator
 from service.web import create_site
@@ -47,9 +48,9 @@ class Site:
         async def nothing_open() -> bool:
             return not await self.database.pool.fetchval(OPEN_WORK)
 
-        await until(nothing_open)
+        await until(self.application.log, nothing_open)
         end = await self.application.log.next_position() - 1
-        assert await self.application.engine.reached(end, timeout_s=10)
+        assert await self.application.engine.reached(end, timeout_s=30)
 
 
 @asynccontextmanager
@@ -65,15 +66,15 @@ async def open_site(server: URL, template: str, data_dir: Path, *, calls: int) -
                 data_dir=data_dir,
                 gws_url=simulator.url,
                 settle_window_s=1,
-                gws_timeout_s=2,
+                gws_timeout_s=20,
             )
             async with (
                 open_application(settings, agents) as application,
                 running(application),
                 serving(create_site(application.services), "127.0.0.1", 0) as url,
             ):
-                site = Site(url, application, simulator, Day(simulator, url, http), http)
-                await until(lambda: sessions_open(http, url, len(agents)))
+                site = Site(url, application, simulator, Day(simulator, url, http, application.log), http)
+                await until(application.log, lambda: sessions_open(http, url, len(agents)))
                 await site.day.run(calls)
                 await site.settled()
                 yield site
@@ -86,8 +87,10 @@ async def sessions_open(http: aiohttp.ClientSession, url: str, count: int) -> bo
         return len((await response.json())["sessions"]) == count
 
 
-async def until(fact: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
-    """Wait for a fact that only asking can tell."""
+async def until(log: EventLog, fact: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
+    """Wait for a fact that comes to hold with an event of the log."""
     async with asyncio.timeout(within_s):
-        while not await fact():  # noqa: ASYNC110 nothing signals it
-            await asyncio.sleep(0.02)
+        end = await log.next_position() - 1
+        while not await fact():
+            await log.watch.beyond(end)
+            end = await log.next_position() - 1

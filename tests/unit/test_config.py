@@ -37,6 +37,7 @@ def test_agents_come_from_a_file_and_never_show_their_password(tmp_path: Path) -
         (GOOD + '[[agent]]\nuser = "b"\npassword = "p"\ncolour = 1', "agent 2: colour"),
         (GOOD + GOOD, "agent 2: user"),
         ('[[agent]]\nuser = ""\npassword = "p"', "agent 1: user"),
+        ('[[agent]]\nuser = "a\\u0000"\npassword = "p"', "agent 1: user"),
     ],
 )
 def test_a_wrong_file_is_refused_naming_the_place(tmp_path: Path, text: str, named: str) -> None:

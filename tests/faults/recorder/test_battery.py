@@ -118,7 +118,7 @@ async def battle(
                 traffic.publish(rng.choice(AGENTS))
                 harm(simulator, proxy, rng)
                 unsteady.trouble = rng.choice((0.0, 0.0, 0.0, 0.3))
-                await asyncio.sleep(rng.uniform(0, 0.05))
+                await asyncio.sleep(rng.uniform(0, 0.05))  # faults and messages come at any moment
             unsteady.trouble = 0.0
             simulator.faults.clear()
             proxy.harms, proxy.down = {}, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,8 @@ from service.postgres.schema import upgrade
 from service.projections import Coverage, Queries
 from service.projections.engine import enter
 
-DICTIONARY = Path(__file__).parents[3] / "docs" / "analytics.md"
+DOCS = Path(__file__).parents[3] / "docs"
+DICTIONARY, DASHBOARD = DOCS / "analytics.md", DOCS / "dashboards" / "transfers.json"
 LATELY = TransferFilter(since=datetime.now(UTC) - timedelta(days=3))
 COLUMNS = """
 SELECT c.relname AS view, a.attname AS column, col_description(c.oid, a.attnum) AS meaning,
@@ -97,6 +99,25 @@ async def test_the_analyst_reads_the_views_and_can_do_nothing_else(
         "AND has_function_privilege(p.oid, 'EXECUTE') AND p.pronamespace <> 'pg_catalog'::regnamespace"
     )
     assert lent == []
+
+
+async def test_each_panel_of_the_dashboard_shows_something(
+    analyst: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    """Grafana puts the dashboard's time range in place of its one macro."""
+    dashboard = json.loads(DASHBOARD.read_text())
+    assert len(dashboard["panels"]) > 10
+    for panel in dashboard["panels"]:
+        [target] = panel["targets"]
+        statement = re.sub(
+            r"\$__timeFilter\((\w+)\)", r"\1 BETWEEN '2000-01-01Z' AND '2100-01-01Z'", target["rawSql"]
+        )
+        assert "$" not in statement
+        prepared = await analyst.prepare(statement)
+        columns = {one.name: one.type.name for one in prepared.get_attributes()}
+        assert target["format"] == "table" or columns["time"] == "timestamptz", panel["title"]
+        rows = await prepared.fetch()
+        assert any(value is not None for row in rows for value in row.values()), panel["title"]
 
 
 async def test_the_analysts_queries_are_read_only_and_end(

@@ -23,7 +23,6 @@ from service.projections import (
     Queries,
     Rebuilder,
     TransferFacts,
-    TransferFilter,
     catalogue,
 )
 from service.projections.histories import Histories, Session, notification
@@ -250,7 +249,7 @@ async def test_a_reader_can_wait_for_a_position_or_learn_that_it_is_not_reached(
     assert not await idle.reached(0, timeout_s=0.02)
     await append(log, 10)
     async with engine(database, log) as running:
-        assert await running.reached(9, timeout_s=10)
+        assert await running.reached(9, timeout_s=20)
         assert not await running.reached(10, timeout_s=0.02)
 
 
@@ -259,7 +258,7 @@ async def test_a_transfers_row_names_the_gaps_that_overlap_it(database: Database
     async with engine(database, log) as running:
         await caught_up(running, log)
     queries = Queries(database)
-    rows = await queries.transfers(TransferFilter())
+    rows = await queries.transfers()
     assert rows
     assert (await queries.transfer(rows[0]["transfer_id"]))["gaps"] == []
 
@@ -267,7 +266,7 @@ async def test_a_transfers_row_names_the_gaps_that_overlap_it(database: Database
 async def test_many_readers_wait_on_one_engine(database: Database, log: EventLog) -> None:
     source = (await append(log, 10)).events()
     async with engine(database, log) as running:
-        waiting = [asyncio.create_task(running.reached(59, timeout_s=10)) for _ in range(20)]
+        waiting = [asyncio.create_task(running.reached(59, timeout_s=20)) for _ in range(20)]
         await log.append([next(source) for _ in range(50)])
         assert all(await asyncio.gather(*waiting))
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import httpx2
 import pytest
+from proxy import FaultProxy
 from pydantic import SecretStr
 from recording import agents, event_of, inject, kinds, recorded, recording, settings_for, until
 
@@ -17,6 +19,8 @@ from service.config import Agent, Settings
 from service.errors import BadConfig
 from service.postgres import Database
 from service.recorder import AgentRecorder, list_sessions
+from service.recorder import recorder as recorder_module
+from service.recorder.ownership import UNATTENDED
 from service.simulator import Simulator
 
 
@@ -58,7 +62,7 @@ async def test_agents_are_added_removed_and_changed_without_a_restart(
         assert "SessionResumed" not in await kinds(log)  # who has not changed is left alone
 
         file.write_text("[[agent]]\nuser = 3\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while "line 2, agent 1: user" not in said(caplog):  # noqa: ASYNC110 a log line is the fact
                 await asyncio.sleep(0.05)
         assert set(application.recorder.agents) == {"15000", "15001", "15002"}
@@ -69,10 +73,47 @@ async def test_agents_are_added_removed_and_changed_without_a_restart(
         bodies = inject(simulator, range(3))
         await until(log, "NotificationReceived", count=3)
         assert await recorded(log) == bodies
-        async with asyncio.timeout(10):  # its row goes after its last event
+        async with asyncio.timeout(20):  # its row goes after its last event
             while {row["agent"] for row in await list_sessions(database)} != {"15000", "15002"}:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert "secret-" not in said(caplog)
+
+
+async def test_who_is_removed_while_gws_cannot_be_reached_has_a_gap_and_no_good_end(
+    database: Database, simulator: Simulator, tmp_path: Path
+) -> None:
+    file = tmp_path / "agents.toml"
+    write(file, ["15000", "15001"])
+    async with FaultProxy(simulator.port, random.Random(1)) as proxy:
+        settings = settings_for(database, proxy.url, tmp_path, agents_file=file)
+        async with recording(settings, None) as application:
+            await until(application.log, "CallsSnapshotTaken", count=2)
+            proxy.down = True
+            proxy.drop()
+            inject(simulator, range(1), "15001")  # what GWS holds now will never be fetched
+            write(file, ["15000"])
+            [lost] = await until(application.log, "SessionLost")
+            assert event_of(lost).agent == "15001"
+            missed = simulator.truth.published[-1].at
+            assert event_of(lost).last_alive.timestamp() <= missed <= event_of(lost).at.timestamp()
+            assert "SessionClosed" not in await kinds(application.log)
+
+
+async def test_a_session_that_could_not_be_ended_in_time_is_left_as_one_that_nobody_attends(
+    database: Database, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "agents.toml"
+    write(file, ["15000", "15001"])
+    settings = settings_for(database, simulator.url, tmp_path, agents_file=file)
+    async with recording(settings, None) as application:
+        await until(application.log, "CallsSnapshotTaken", count=2)
+        monkeypatch.setattr(recorder_module, "CLOSING_S", 0.0)
+        write(file, ["15000"])
+        async with asyncio.timeout(20):
+            while not (left := await list_sessions(database, UNATTENDED)):  # noqa: ASYNC110 the row is the fact
+                await asyncio.sleep(0.02)
+        assert [row["agent"] for row in left] == ["15001"]
+        assert "15001" not in application.recorder.agents
 
 
 async def test_the_drop_in_endpoint_knows_the_agents_of_the_moment(
@@ -146,7 +187,7 @@ async def test_who_cannot_be_reached_is_shown_and_reached_when_he_is_there(
     async with simulator:
         pass  # to have a port that nobody listens on
     async with recording(settings_for(database, simulator.url, tmp_path), agents(1)) as application:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not application.recorder.agents or not application.recorder.agents["15000"].reason:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         await application.recorder.ownership.beat()
