@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import NamedTuple
+
 from service.cometd import Message
 from service.errors import ProtocolViolation
 from service.tap.exchange import Exchange
@@ -26,6 +29,7 @@ class Poll:
         self._who = who
         self._visitor = visitor
         self._asked: tuple[Message, ...] = ()
+        self._asked_at = datetime.now(UTC)  # nothing of the request has been passed on yet
 
     def asked(self, exchange: Exchange) -> None:
         self._asked = messages_of(exchange.asked.kept or b"", exchange.request.text(b"content-encoding"))
@@ -45,7 +49,14 @@ class Poll:
         except ProtocolViolation as error:
             await self._recording.unreadable(body, str(error), asked, self._visitor)
             return
-        await self._recording.take(asked, answered, self._visitor)
+        await self._recording.take(asked, answered, self._visitor, self._asked_at)
+
+
+class Asked(NamedTuple):
+    """A message of a client, and when it was passed on."""
+
+    message: Message
+    at: datetime
 
 
 class Socket:
@@ -54,16 +65,18 @@ class Socket:
     def __init__(self, recording: Recording, visitor: Visitor) -> None:
         self._recording = recording
         self._visitor = visitor
-        self._unanswered: dict[str | None, Message] = {}
+        self._unanswered: dict[str | None, Asked] = {}
         self._client_id: str | None = None
+        self._begun_at = datetime.now(UTC)
 
     def sent(self, message: bytes) -> None:
         asked = messages_of(message)
         self._recording.begun(asked)
+        now = datetime.now(UTC)
         for one in asked:
-            self._unanswered[one.id] = one
+            self._unanswered[one.id] = Asked(one, now)
             if len(self._unanswered) > MOST_UNANSWERED:
-                self._recording.over([self._unanswered.pop(next(iter(self._unanswered)))])
+                self._recording.over([self._unanswered.pop(next(iter(self._unanswered))).message])
 
     async def received(self, message: bytes) -> None:
         try:
@@ -71,17 +84,19 @@ class Socket:
         except ProtocolViolation as error:
             await self._recording.unreadable(message, str(error), self._asked([]), self._visitor)
             return
-        asked = [
+        ended = [
             self._unanswered.pop(one.id)
             for one in answered
             if "successful" in one.fields and one.id in self._unanswered
         ]
+        asked = [one.message for one in ended]
+        asked_at = min((one.at for one in ended), default=self._begun_at)
         self._recording.over(asked)
         self._client_id = client_of(answered) or client_of(asked) or self._client_id
-        await self._recording.take(self._asked(asked), answered, self._visitor)
+        await self._recording.take(self._asked(asked), answered, self._visitor, asked_at)
 
     async def closed(self) -> None:
-        asked = list(self._unanswered.values())
+        asked = [one.message for one in self._unanswered.values()]
         self._recording.over(asked)
         self._recording.failed(self._asked(asked))
 

@@ -62,8 +62,10 @@ class Recording:
         self.hasty = False
         """Another process may see the next request: keep every session as soon as it changes."""
 
-    async def take(self, asked: Sequence[Message], answered: Sequence[Message], visitor: Visitor) -> None:
-        """Record an answer of CometD; when this is done it may be passed on.
+    async def take(
+        self, asked: Sequence[Message], answered: Sequence[Message], visitor: Visitor, asked_at: datetime
+    ) -> None:
+        """Record CometD's answer to what was passed on at `asked_at`; when this is done it may be passed on.
 
         Raises:
             BadHttp: it may not, by the policy.
@@ -87,9 +89,10 @@ class Recording:
         new = self._number(session, poll, reply, answered, events)
         alive_at = session.alive_at
         if reply is not None and reply.successful:
-            self._answered(session, reply)
+            self._answered(session, reply, asked_at)
         self._tell_after(session, answered)
         if not await self._record(session, new):
+            session.alive_at = alive_at
             if self.gate.policy == "pass" or not session.ack:
                 session.doubted(alive_at, "the log was away, and the tap passed on what it could not record")
             self.gate.check()
@@ -177,14 +180,13 @@ class Recording:
                 told(AgentIdentified(session=session.key, agent=visitor.agent, at=datetime.now(UTC)))
             )
 
-    def _answered(self, session: Session, reply: Message) -> None:
-        """A poll was answered well: up to here nothing is missing but what is doubted."""
-        now = datetime.now(UTC)
+    def _answered(self, session: Session, reply: Message, asked_at: datetime) -> None:
+        """A poll was answered well: up to when it was asked nothing is missing but what is doubted."""
         if session.doubt_since is not None and self.gate.is_open:
             if (gap := self._gap(session)) is not None:
                 session.note(gap)
             session.doubt_since = None
-        session.alive_at = now
+        session.answered(asked_at)
         advice = reply.advice or {}
         held_ms = advice.get("timeout")
         if type(held_ms) is int:
@@ -321,7 +323,11 @@ class Recording:
         """Append what is to be told of a session; whether it is durable."""
         facts = list(session.facts)
         if facts or new:
-            durable = await self.gate.record([*facts, *new], session)
+            session.on_its_way += 1
+            try:
+                durable = await self.gate.record([*facts, *new], session)
+            finally:
+                session.on_its_way -= 1
             if durable:
                 session.facts = [fact for fact in session.facts if fact not in facts]
             return durable

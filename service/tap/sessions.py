@@ -32,13 +32,25 @@ COLUMNS = """client, owner, session, agent, ack, channels, opened_at, opened, de
     batch, alive_at, patience_s"""
 
 SAVE = f"""
-INSERT INTO tap_session ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-ON CONFLICT (client) DO UPDATE SET owner = $2, session = $3, agent = $4, ack = $5, channels = $6,
-    opened_at = $7, opened = $8, delivered = $9, base = $10, batches = $11, ends = $12, batch = $13,
-    alive_at = $14, patience_s = $15, updated_at = clock_timestamp()
+INSERT INTO tap_session ({COLUMNS})
+SELECT DISTINCT ON (client) decode(client, 'base64'), owner, session, agent, ack, channels, opened_at, opened,
+    delivered, base, batches, ends, batch, alive_at, patience_s
+FROM ROWS FROM (jsonb_to_recordset($1) AS (client text, owner bigint, session uuid, agent text, ack boolean,
+    channels text[], opened_at timestamptz, opened boolean, delivered bigint, base bigint, batches bigint[],
+    ends bigint[], batch bigint, alive_at timestamptz, patience_s float8)) WITH ORDINALITY AS saved
+ORDER BY client, ordinality DESC
+ON CONFLICT (client) DO UPDATE SET owner = excluded.owner, session = excluded.session,
+    agent = excluded.agent, ack = excluded.ack, channels = excluded.channels,
+    opened_at = excluded.opened_at, opened = excluded.opened, delivered = excluded.delivered,
+    base = excluded.base, batches = excluded.batches, ends = excluded.ends, batch = excluded.batch,
+    alive_at = excluded.alive_at, patience_s = excluded.patience_s, updated_at = clock_timestamp()
 """  # noqa: S608 a constant
+"""Of requests of one session that are saved together the last one counts."""
 
-FORGET = "DELETE FROM tap_session WHERE client = $1"
+FORGET = """
+DELETE FROM tap_session AS t USING jsonb_to_recordset($1) AS over (client text)
+WHERE t.client = decode(over.client, 'base64')
+"""
 
 TAKE = f"""
 UPDATE tap_session SET owner = $2, updated_at = clock_timestamp() WHERE client = $1 RETURNING {COLUMNS}
@@ -63,10 +75,11 @@ WHERE updated_at < clock_timestamp() - make_interval(secs => patience_s + $1) LI
 class Session:
     """One CometD session of an application.
 
-    `client`: stands for its client id. `numbers`: names it and makes its event ids. `delivered`: how many
-    events it has brought. `batch`: the newest that was answered. `doubt_since`: a poll failed on a server
-    that does not redeliver, or something was passed on unrecorded. `facts` wait for the log. `resumed`: taken
-    up from another process. `polls`: how many are being held.
+    `client`: stands for its client id. `numbers`: names it and makes its event ids. `alive_at`: up to when
+    nothing is missing. `heard_at`: when a poll was last answered. `delivered`: how many events it has
+    brought. `batch`: the newest that was answered. `doubt_since`: a poll failed on a server that does not
+    redeliver, or something was passed on unrecorded. `facts` wait for the log. `resumed`: taken up from
+    another process. `polls`: how many are being held. `on_its_way`: answers that are not durable yet.
     """
 
     client: bytes
@@ -85,10 +98,15 @@ class Session:
     resumed: bool = False
     stored: bool = False
     polls: int = 0
+    on_its_way: int = 0
     over: bool = False
     doubt_since: datetime | None = None
     doubt: str = ""
     facts: list[NewEvent] = field(default_factory=list)
+    heard_at: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.heard_at = self.alive_at
 
     @property
     def key(self) -> UUID:
@@ -111,6 +129,15 @@ class Session:
         """Something may be missing since then; the earliest doubt counts."""
         if self.doubt_since is None:
             self.doubt_since, self.doubt = since, why
+
+    def answered(self, asked_at: datetime) -> None:
+        """A poll was answered well that was passed on at `asked_at`.
+
+        The server wrote the answer some time after that, and what came to it later waits there for the next
+        poll. When it wrote it cannot be known here, so certain is only what was there when it was asked.
+        """
+        self.alive_at = max(self.alive_at, asked_at)
+        self.heard_at = datetime.now(UTC)
 
     def note(self, fact: NewEvent) -> None:
         self.facts.append(fact)
@@ -164,38 +191,45 @@ class Sessions:
     def saving(self, session: Session) -> Statement:
         """The statement that keeps the session as it is, or forgets it when it is over."""
         if session.over:
-            return Statement(FORGET, (session.client,))
+            return Statement(FORGET, {"client": session.client})
         session.stored = True
         return Statement(
             SAVE,
-            (
-                session.client,
-                self.number,
-                session.key,
-                session.agent,
-                session.ack,
-                session.channels,
-                session.opened_at,
-                session.opened,
-                session.delivered,
-                session.base,
-                [batch for batch, _ in session.ends],
-                [end for _, end in session.ends],
-                session.batch,
-                session.alive_at,
-                session.patience_s,
-            ),
+            {
+                "client": session.client,
+                "owner": self.number,
+                "session": session.key,
+                "agent": session.agent,
+                "ack": session.ack,
+                "channels": session.channels,
+                "opened_at": session.opened_at,
+                "opened": session.opened,
+                "delivered": session.delivered,
+                "base": session.base,
+                "batches": [batch for batch, _ in session.ends],
+                "ends": [end for _, end in session.ends],
+                "batch": session.batch,
+                "alive_at": session.alive_at,
+                "patience_s": session.patience_s,
+            },
         )
 
     async def save(self, session: Session) -> None:
         """Keep a session at once: another process may see its next request."""
         statement = self.saving(session)
         with database_errors():
-            await self._database.pool.execute(statement.sql, *statement.arguments)
+            await self._database.pool.execute(*statement.alone())
 
     async def beat(self) -> None:
-        """Write down up to where the record is certain; let go of what another process has taken up."""
-        certain = [one for one in self._mine.values() if one.stored and one.doubt_since is None]
+        """Write down up to where the record is certain; let go of what another process has taken up.
+
+        What an answer makes certain is so when its events are durable, and then they have brought it along.
+        """
+        certain = [
+            one
+            for one in self._mine.values()
+            if one.stored and one.doubt_since is None and not one.on_its_way
+        ]
         if not certain:
             return
         columns = [one.client for one in certain], [one.batch for one in certain]
@@ -235,7 +269,7 @@ class Sessions:
         return [
             one
             for one in self._mine.values()
-            if not one.polls and (now - one.alive_at).total_seconds() > one.patience_s + GRACE_S
+            if not one.polls and (now - one.heard_at).total_seconds() > one.patience_s + GRACE_S
         ]
 
     async def abandoned(self) -> list[Session]:

@@ -16,6 +16,9 @@ import aiohttp
 from service.simulator import Simulator
 
 PATIENCE = aiohttp.ClientTimeout(total=5.0)
+RETRY_S = 0.05
+"""The pause before what failed is tried again. It is part of the load: real applications pause like this, and
+nothing that they could wait for tells them when the other side is there again."""
 TROUBLE = (aiohttp.ClientError, TimeoutError, ValueError, KeyError, OSError)
 
 
@@ -43,7 +46,7 @@ class Application:
                     await self._session(http)
                 except TROUBLE as error:
                     self.failures[type(error).__name__] += 1
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(RETRY_S)
 
     async def _session(self, http: aiohttp.ClientSession) -> None:
         async with http.get(f"{self.url}/api/v2/me") as answer:
@@ -71,7 +74,7 @@ class Application:
                 return await self._say(http, message)
             except TROUBLE as error:
                 self.failures[type(error).__name__] += 1
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(RETRY_S)
         raise ValueError("nobody answers")
 
     async def _say(self, http: aiohttp.ClientSession, message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -103,5 +106,5 @@ async def keep_transferring(simulator: Simulator, url: str, rng: random.Random, 
                         await answer.read()
                         if answer.status == 200:
                             break
-                await asyncio.sleep(0.02)
-            await asyncio.sleep(rng.uniform(0, 0.1))
+                await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(rng.uniform(0, 0.1))  # the user's pace
