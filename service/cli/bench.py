@@ -346,7 +346,7 @@ def resident_mib() -> float:
 
 
 def needed_bytes(total: int) -> int:
-    """The room on disk that a log of so many events needs, with the rows beside it and the write-ahead log."""
+    """The room on disk for so many events, the rows of COPY beside them, and the write-ahead log."""
     return total * BYTES_PER_EVENT + WAL_BYTES
 
 
