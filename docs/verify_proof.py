@@ -16,8 +16,12 @@ import re
 import sys
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+try:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+except ModuleNotFoundError:
+    print("could not check: the package `cryptography` is missing (pip install cryptography)")
+    sys.exit(2)
 
 ED25519, COSIGNATURE = 1, 4  # signature types of C2SP signed-note
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import uuid
@@ -15,6 +16,7 @@ from databases import execute
 from hypothesis import settings
 from sqlalchemy.engine import URL, make_url
 
+from service.cli.logs import LineFormatter
 from service.log import EventLog, open_log
 from service.postgres import Database, connect_arguments, open_pools, parse_url
 from service.postgres.embedded import EmbeddedPostgres, locked
@@ -49,6 +51,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def data_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the tests' keys and data out of the user's own."""
     os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data-home"))
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo what a command run within a test has set: its handler writes to that test's captured stderr."""
+    root, ours = logging.getLogger(), logging.getLogger("service")
+    levels = root.level, ours.level
+    yield
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, LineFormatter):
+            root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture(scope="session")

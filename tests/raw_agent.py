@@ -11,7 +11,7 @@ import aiohttp
 
 from service.simulator import Simulator
 
-DEADLINE = aiohttp.ClientTimeout(total=10)
+DEADLINE = aiohttp.ClientTimeout(total=30)
 
 
 class AgentClient:

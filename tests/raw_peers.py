@@ -11,7 +11,7 @@ from typing import Any, Self
 from service.tap.server import Server
 from service.tap.upstream import Upstream
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 
 Script = Callable[["RawServer", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

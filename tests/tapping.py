@@ -22,7 +22,7 @@ from service.simulator import Simulator
 from service.tap import Tap, Upstream
 from service.transfers import Settler, TransferHandler
 
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 
 
 @dataclass

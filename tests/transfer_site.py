@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,18 +27,22 @@ from service.recorder import Access, Accesses, Clients, Recorder, Vault
 from service.simulator import Call, Simulator
 from service.transfers import Settler, State, Timing, Transfer, TransferHandler, build_body
 from service.transfers.decider import SETTLEABLE, UNANSWERED
+from service.transfers.evidence import Seen
 
 QUICK = Timing(
-    answer_s=1.0,
+    answer_s=20.0,
     settle_s=0.3,
-    wait_s=3.0,
-    lease_s=0.9,
+    wait_s=20.0,
+    lease_s=20.0,
     attempts=3,
     first_pause_s=0.05,
-    patience_s=10.0,
-    watch_s=30.0,
+    patience_s=60.0,
+    watch_s=60.0,
 )
-FACT_S = 20.0
+"""What a test waits for comes soon; what only a stalled machine would bring about does not come."""
+DYING = replace(QUICK, answer_s=1.0, lease_s=0.9)
+"""For processes that are killed: their claims are soon over."""
+FACT_S = 30.0
 USERS = ("15000", "15001", "15002", "15003")
 OPEN = SETTLEABLE | UNANSWERED
 
@@ -85,6 +89,20 @@ class Site:
         call = self.call(agent, caller)
         await self.recorded(f"call-{call.id}", lambda event: b'"Established"' in event.payload)
         return call
+
+    async def hung_up_in_doubt(self) -> Transfer:
+        """A transfer that nothing recorded settles: the connection broke, and the caller hung up.
+
+        Its settler must not be running yet: it might ask GWS before the caller has hung up.
+        """
+        call = await self.seen_call()
+        self.simulator.faults.add("drop_before_execution", call=call.id)
+        await self.post(call.id)
+        self.simulator.hangup(call.id, "15000")
+        self.settler.loop.start()
+        await self.recorded(f"call-{call.id}", lambda event: event.kind == "CallSnapshotTaken")
+        [transfer] = await self.transfers(call.id)
+        return transfer
 
     async def post(
         self,
@@ -149,6 +167,16 @@ class Site:
                     return
                 await self.log.watch.beyond(head)
 
+    async def told(self, fits: Callable[[Seen], bool]) -> None:
+        """Wait until a notification that fits is recorded, whatever it is about."""
+        async with asyncio.timeout(FACT_S):
+            while True:
+                head = self.log.watch.next_position - 1
+                stored = await self.log.read(kinds=["NotificationReceived"], limit=100_000)
+                if any(fits(seen) for one in stored if (seen := Seen.of(one)) is not None):
+                    return
+                await self.log.watch.beyond(head)
+
     async def opened(self, sessions: int) -> None:
         """Wait until so many CometD sessions are open: what happens from then on is recorded."""
         async with asyncio.timeout(FACT_S):
@@ -199,7 +227,7 @@ async def open_site(
         ):
             if wanted:
                 loop.start()
-                stack.push_async_callback(loop.stop)
+            stack.push_async_callback(loop.stop)  # a test may start it later
         if recording:
             recorder.start()
             stack.push_async_callback(recorder.stop)

@@ -184,7 +184,10 @@ async def sessions(database: Database) -> Finding:
         return Finding(
             "sessions", "ok", f"{len(rows)} agents, all recorded" if rows else "no agent is recorded"
         )
-    named = "; ".join(f"{row['agent']} {row['status']}: {row['reason']}" for row in unwell[:MOST_NAMED])
+    named = "; ".join(
+        f"{row['agent']} {row['status']}" + (f": {row['reason']}" if row["reason"] else "")
+        for row in unwell[:MOST_NAMED]
+    )
     more = f"; and {len(unwell) - MOST_NAMED} more" if len(unwell) > MOST_NAMED else ""
     said = f"{len(unwell)} of {len(rows)} agents are not recorded: {named}{more}"
     return Finding("sessions", "look", said, "calltrail sessions; is calltrail serve running?")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -49,12 +49,24 @@ class Condition(NamedTuple):
 class Statement(NamedTuple):
     """SQL to run in the append's own transaction, after the events; it must not fail for its content.
 
+    `sql` has one parameter, a jsonb array of objects such as `row`: it is run once for all who bring it
+    (`jsonb_to_recordset`). In there `bytes` are base64, all else is as Postgres reads it.
+
     Those of one request run in their order. Those of different requests that happen to share a transaction
     run in any: one that builds on another's is appended after that one was answered.
     """
 
     sql: str
-    arguments: tuple[object, ...]
+    row: Mapping[str, object]
+
+    def alone(self) -> tuple[str, str]:
+        """The statement and its argument, to be run without an append."""
+        return self.sql, rows_argument([self.row])
+
+
+def rows_argument(rows: Sequence[Mapping[str, object]]) -> str:
+    """The one argument of a statement's SQL, for these rows."""
+    return msgspec.json.encode(rows).decode()
 
 
 class StoredEvent(msgspec.Struct, frozen=True, gc=False):

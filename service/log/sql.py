@@ -8,7 +8,7 @@ SELECT next_position, recorded_at, tree, codec, clock_timestamp() AS now FROM lo
 """Takes the lock under which positions are given out; held until the transaction ends."""
 
 APPEND = f"""
-SELECT written, codec_in_use, now FROM event_log_append({", ".join(f"${n}" for n in range(1, 18))})
+SELECT written, codec_in_use, now FROM event_log_append({", ".join(f"${n}" for n in range(1, 20))})
 """  # noqa: S608 numbers
 """See the function: all that is to be done for a batch, in one statement."""
 
@@ -104,4 +104,7 @@ WITH added AS (
 UPDATE log_head SET codec = added.codec FROM added RETURNING log_head.codec
 """
 
-REDACT = "SELECT event_log_redact($1, $2)"
+REDACT = """
+SELECT event_log_redact(position, decode(payload, 'base64'))
+FROM jsonb_to_recordset($1) AS redacted (position bigint, payload text)
+"""

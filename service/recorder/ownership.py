@@ -146,7 +146,7 @@ class Ownership:
         """
         with database_errors():
             pool = self._database.pool
-            done = await pool.execute(statement.sql, *statement.arguments, timeout=ANSWER_S)
+            done = await pool.execute(*statement.alone(), timeout=ANSWER_S)
         if done == "UPDATE 0":
             raise DatabaseUnavailable("another process has taken the agent")
 

@@ -60,8 +60,9 @@ OUTCOMES: dict[str, tuple[float, dict[str, Any]]] = {
 
 SEGMENTS = ("Private", "Business", "Premium")
 LANGUAGES = ("de", "en", "fr", "it")
+SPARE_SHARE = 0.1
 PATIENCE_S = 5.0
-"""How long a caller waits for an agent to be free, in real seconds."""
+"""How long a caller waits while no more than this share of the agents is free, in real seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,9 +290,16 @@ class Scenario:
 
     # Who is free
 
+    @property
+    def _spare(self) -> int:
+        return int(SPARE_SHARE * len(self._desks))
+
     async def _next_free(self) -> str | None:
-        """Take the agent free for longest; wait for one as a caller would, and give up with None."""
-        if self._free:
+        """Take the agent free for longest; wait for one as a caller would, and give up with None.
+
+        Some agents are left for transfers.
+        """
+        if len(self._free) > self._spare:
             return self._seat(None)
         turn = asyncio.get_running_loop().create_future()
         self._callers.append(turn)
@@ -319,9 +327,8 @@ class Scenario:
         """Free an agent again, for whoever has waited longest."""
         if agent not in self._desks or agent in self._free:
             return
-        while self._callers:
+        self._free.append(agent)
+        while self._callers and len(self._free) > self._spare:
             turn = self._callers.popleft()
             if not turn.done():
-                turn.set_result(agent)
-                return
-        self._free.append(agent)
+                turn.set_result(self._free.pop(0))

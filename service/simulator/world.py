@@ -233,7 +233,7 @@ class World(Options):
             timer.cancel()
         self._timers.clear()
 
-    async def until(self, fact: Callable[[], object], within_s: float = 5.0) -> None:
+    async def until(self, fact: Callable[[], object], within_s: float = 20.0) -> None:
         """Wait until a fact about the simulator holds; raises TimeoutError when it does not come to hold."""
         async with asyncio.timeout(within_s):
             while not fact():  # noqa: ASYNC110 - a fact is any expression over the simulator: nothing signals it

@@ -32,13 +32,25 @@ COLUMNS = """client, owner, session, agent, ack, channels, opened_at, opened, de
     batch, alive_at, patience_s"""
 
 SAVE = f"""
-INSERT INTO tap_session ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-ON CONFLICT (client) DO UPDATE SET owner = $2, session = $3, agent = $4, ack = $5, channels = $6,
-    opened_at = $7, opened = $8, delivered = $9, base = $10, batches = $11, ends = $12, batch = $13,
-    alive_at = $14, patience_s = $15, updated_at = clock_timestamp()
+INSERT INTO tap_session ({COLUMNS})
+SELECT DISTINCT ON (client) decode(client, 'base64'), owner, session, agent, ack, channels, opened_at, opened,
+    delivered, base, batches, ends, batch, alive_at, patience_s
+FROM ROWS FROM (jsonb_to_recordset($1) AS (client text, owner bigint, session uuid, agent text, ack boolean,
+    channels text[], opened_at timestamptz, opened boolean, delivered bigint, base bigint, batches bigint[],
+    ends bigint[], batch bigint, alive_at timestamptz, patience_s float8)) WITH ORDINALITY AS saved
+ORDER BY client, ordinality DESC
+ON CONFLICT (client) DO UPDATE SET owner = excluded.owner, session = excluded.session,
+    agent = excluded.agent, ack = excluded.ack, channels = excluded.channels,
+    opened_at = excluded.opened_at, opened = excluded.opened, delivered = excluded.delivered,
+    base = excluded.base, batches = excluded.batches, ends = excluded.ends, batch = excluded.batch,
+    alive_at = excluded.alive_at, patience_s = excluded.patience_s, updated_at = clock_timestamp()
 """  # noqa: S608 a constant
+"""Of requests of one session that are saved together the last one counts."""
 
-FORGET = "DELETE FROM tap_session WHERE client = $1"
+FORGET = """
+DELETE FROM tap_session AS t USING jsonb_to_recordset($1) AS over (client text)
+WHERE t.client = decode(over.client, 'base64')
+"""
 
 TAKE = f"""
 UPDATE tap_session SET owner = $2, updated_at = clock_timestamp() WHERE client = $1 RETURNING {COLUMNS}
@@ -179,34 +191,34 @@ class Sessions:
     def saving(self, session: Session) -> Statement:
         """The statement that keeps the session as it is, or forgets it when it is over."""
         if session.over:
-            return Statement(FORGET, (session.client,))
+            return Statement(FORGET, {"client": session.client})
         session.stored = True
         return Statement(
             SAVE,
-            (
-                session.client,
-                self.number,
-                session.key,
-                session.agent,
-                session.ack,
-                session.channels,
-                session.opened_at,
-                session.opened,
-                session.delivered,
-                session.base,
-                [batch for batch, _ in session.ends],
-                [end for _, end in session.ends],
-                session.batch,
-                session.alive_at,
-                session.patience_s,
-            ),
+            {
+                "client": session.client,
+                "owner": self.number,
+                "session": session.key,
+                "agent": session.agent,
+                "ack": session.ack,
+                "channels": session.channels,
+                "opened_at": session.opened_at,
+                "opened": session.opened,
+                "delivered": session.delivered,
+                "base": session.base,
+                "batches": [batch for batch, _ in session.ends],
+                "ends": [end for _, end in session.ends],
+                "batch": session.batch,
+                "alive_at": session.alive_at,
+                "patience_s": session.patience_s,
+            },
         )
 
     async def save(self, session: Session) -> None:
         """Keep a session at once: another process may see its next request."""
         statement = self.saving(session)
         with database_errors():
-            await self._database.pool.execute(statement.sql, *statement.arguments)
+            await self._database.pool.execute(*statement.alone())
 
     async def beat(self) -> None:
         """Write down up to where the record is certain; let go of what another process has taken up.

@@ -127,7 +127,7 @@ class Settler:
         if finding is not None:
             await self._journal.apply(state, Contradict(transfer.id, finding))
         elif due:
-            await self._execute(work.CLOSE, transfer.id)
+            await self._execute(*work.closing(transfer.id).alone())
 
     async def _settle_rows(self, rows: list[Any]) -> None:
         """Look at transfers side by side; each gets its turn although another may fail."""

@@ -51,17 +51,25 @@ class Timing:
 
 ENTER = """
 INSERT INTO transfer_work (transfer_id, state, owner, due_at, call_id, agent, dispatched_position)
-SELECT $1, $2, $3, clock_timestamp() + make_interval(secs => $4), $5, $6, next_position FROM log_head
+SELECT transfer_id, state, owner, clock_timestamp() + make_interval(secs => due_in_s), call_id, agent,
+    next_position
+FROM log_head, jsonb_to_recordset($1)
+    AS entered (transfer_id uuid, state text, owner uuid, due_in_s float8, call_id text, agent text)
 ON CONFLICT (transfer_id) DO NOTHING
 """
-"""Enters a transfer; `next_position` is then at most the position of its first event."""
+"""Enters a transfer; `next_position` is then beyond its first events, and before whatever tells of it."""
 
 MOVE = """
-UPDATE transfer_work SET state = $2, owner = $3, due_at = clock_timestamp() + make_interval(secs => $4)
-WHERE transfer_id = $1
+UPDATE transfer_work AS w
+SET state = moved.state, owner = moved.owner, due_at = clock_timestamp() + make_interval(secs => due_in_s)
+FROM jsonb_to_recordset($1) AS moved (transfer_id uuid, state text, owner uuid, due_in_s float8)
+WHERE w.transfer_id = moved.transfer_id
 """
 
-CLOSE = "DELETE FROM transfer_work WHERE transfer_id = $1"
+CLOSE = """
+DELETE FROM transfer_work AS w USING jsonb_to_recordset($1) AS closed (transfer_id uuid)
+WHERE w.transfer_id = closed.transfer_id
+"""
 
 QUEUE = "transfer_queue"
 """The channel on which the queue hears that something may be to be sent."""
@@ -69,7 +77,7 @@ QUEUE = "transfer_queue"
 
 def telling(statement: str) -> str:
     """`statement`, and its commit tells the queue."""
-    return f"WITH moved AS ({statement}) SELECT pg_notify('{QUEUE}', '')"
+    return f"WITH changed AS ({statement}) SELECT pg_notify('{QUEUE}', '')"
 
 
 POSTPONE = "UPDATE transfer_work SET due_at = now() + make_interval(secs => $2) WHERE transfer_id = $1"
@@ -155,13 +163,16 @@ def followed(
 
     The queue is told while the call has a transfer that waits: it may be its turn, or its due time is new.
     """
-    statement, arguments = _change(events, transfer, owner, timing)
-    return Statement(telling(statement) if state.has_waiting else statement, arguments)
+    change = _change(events, transfer, owner, timing)
+    return change._replace(sql=telling(change.sql)) if state.has_waiting else change
 
 
-def _change(
-    events: Sequence[TransferStep], transfer: Transfer, owner: UUID, timing: Timing
-) -> tuple[str, tuple[object, ...]]:
+def closing(transfer_id: UUID) -> Statement:
+    """The statement after which nothing is to be done for a transfer."""
+    return Statement(CLOSE, {"transfer_id": transfer_id})
+
+
+def _change(events: Sequence[TransferStep], transfer: Transfer, owner: UUID, timing: Timing) -> Statement:
     match events[-1]:
         case TransferRequested():
             held_by, due_in_s = None, 0.0
@@ -174,8 +185,9 @@ def _change(
         case TransferConfirmed() | TransferFailed() as concluded if concluded.settled_by == "evidence":
             held_by, due_in_s = None, timing.watch_s
         case _:
-            return CLOSE, (transfer.id,)
-    where = (transfer.id, transfer.state, held_by, due_in_s)
+            return closing(transfer.id)
+    row = {"transfer_id": transfer.id, "state": transfer.state, "owner": held_by, "due_in_s": due_in_s}
     if isinstance(events[0], TransferRequested):
-        return ENTER, (*where, transfer.request.call_id, transfer.request.agent)
-    return MOVE, where
+        row |= {"call_id": transfer.request.call_id, "agent": transfer.request.agent}
+        return Statement(ENTER, row)
+    return Statement(MOVE, row)

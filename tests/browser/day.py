@@ -85,7 +85,7 @@ class Day:
             body["userData"] = {"TransferReason": reason, "TransferAgent": f"Agent{agent}"}
         self.requested.append({"call_id": call_id, "agent": agent, "destination": to, "reason": reason})
         credentials = {"Authorization": aiohttp.encode_basic_auth(agent, f"secret-{agent}")}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             end = await self.log.next_position() - 1
             while await self.post(call_id, body, credentials) == HTTPStatus.CONFLICT:
                 await self.log.watch.beyond(end)

@@ -50,7 +50,7 @@ class Site:
 
         await until(self.application.log, nothing_open)
         end = await self.application.log.next_position() - 1
-        assert await self.application.engine.reached(end, timeout_s=10)
+        assert await self.application.engine.reached(end, timeout_s=30)
 
 
 @asynccontextmanager
@@ -66,7 +66,7 @@ async def open_site(server: URL, template: str, data_dir: Path, *, calls: int) -
                 data_dir=data_dir,
                 gws_url=simulator.url,
                 settle_window_s=1,
-                gws_timeout_s=2,
+                gws_timeout_s=20,
             )
             async with (
                 open_application(settings, agents) as application,

@@ -30,6 +30,7 @@ if CHROMIUM is None:
     pytest.skip("the pages' tests need a Chromium: apt-get install chromium", allow_module_level=True)
 
 expect = playwright_api.expect
+expect.set_options(timeout=20_000)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -226,7 +227,7 @@ async def test_the_log_is_verified_and_a_file_tested_from_the_page(
     file = tmp_path / "checkpoint.txt"
     async with page_of(browser, site, "/trust") as page:
         await page.get_by_role("button", name="Verify the log now").click()
-        await expect(page.locator("#trust-verification")).to_contain_text("intact", timeout=15_000)
+        await expect(page.locator("#trust-verification")).to_contain_text("intact")
         for content, verdict in (
             (checkpoint, "Proved"),
             (checkpoint.replace(b"\n", b"\n1", 1), "Not proved"),

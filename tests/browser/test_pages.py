@@ -219,9 +219,10 @@ async def test_another_sites_page_cannot_make_a_browser_act(site: Site) -> None:
 
 async def test_a_verification_is_written_down_in_the_log_itself(site: Site) -> None:
     await post(site, "/trust/verification", b"", 303)
-    async for page in site.application.log.follow(after=-1):
-        if any(event.kind == "LogVerified" for event in page):
-            break
+    async with asyncio.timeout(20):
+        async for page in site.application.log.follow(after=-1):
+            if any(event.kind == "LogVerified" for event in page):
+                break
     page, _ = await get(site, "/trust")
     assert '<dd><span class="mark">intact</span></dd>' in page
 
@@ -241,7 +242,7 @@ async def test_live_tells_how_far_the_views_are(site: Site) -> None:
         assert response.content_type == "text/event-stream"
         first = await response.content.readline()
         site.simulator.place_call("0309998000", next(iter(site.simulator.agents)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             async for line in response.content:
                 if line.startswith(b"data: "):
                     break

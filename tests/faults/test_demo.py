@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from program import calltrail, start
 from sqlalchemy.engine import URL
 
 from service.log import open_log
@@ -18,25 +15,10 @@ from service.postgres import open_pools
 CALLS = ("01RCC3N118B1V0SL8O7GK2LAES00000D", "01RCC3N118B1V0SL8O7GK2LAES00000G")
 
 
-async def calltrail(url: URL, data_dir: Path, *arguments: str) -> asyncio.subprocess.Process:
-    program = "import sys; sys.argv[0] = 'calltrail'; from service.cli import main; main()"
-    environment = {
-        "DATABASE_URL": url.render_as_string(hide_password=False),
-        "CALLTRAIL_DATA_DIR": str(data_dir),
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program, *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        env=os.environ | environment,
-    )
-
-
 async def output(url: URL, data_dir: Path, *arguments: str) -> Any:
-    process = await calltrail(url, data_dir, *arguments)
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == 0
-    return json.loads(out)
+    ended = await calltrail(url, *arguments, CALLTRAIL_DATA_DIR=str(data_dir))
+    assert ended.status == 0, ended.error
+    return ended.json
 
 
 async def test_the_demo_says_what_it_shows_and_the_commands_read_it_back(
@@ -77,7 +59,7 @@ async def test_the_demo_says_what_it_shows_and_the_commands_read_it_back(
 async def test_killed_in_the_middle_and_run_again_it_has_lost_nothing(
     database_url: URL, tmp_path: Path, until: str
 ) -> None:
-    process = await calltrail(database_url, tmp_path, "demo")
+    process = await start(database_url, "demo", CALLTRAIL_DATA_DIR=str(tmp_path))
     assert process.stdout is not None
     told: list[tuple[int, str]] = []
     async for line in process.stdout:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import events
+from service.events import catalogue
 from service.log import Producer
 
 SESSION = Producer.new().key
@@ -55,7 +56,7 @@ def test_a_kind_of_the_future_is_not_read_but_shown() -> None:
 def test_an_older_version_is_lifted_on_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events.TransferDispatched, "version", 2)
     monkeypatch.setitem(
-        events._UPCASTERS,
+        catalogue._UPCASTERS,
         ("TransferDispatched", 1),
         lambda fields: {**fields, "attempt": fields["tries"] + 1},
     )

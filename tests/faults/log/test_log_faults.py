@@ -120,7 +120,7 @@ async def test_serialization_failures_lose_nothing(database_url: URL, owner: Own
 async def test_a_statement_that_fails_rolls_back_its_batch_and_leaves_no_hole(
     log: EventLog, database: Database
 ) -> None:
-    broken = Statement("INSERT INTO relay_cursor (name, position) VALUES ($1, NULL)", ("a",))
+    broken = Statement("INSERT INTO relay_cursor (name) SELECT $1 ->> 0", {"name": "a"})
     async with open_log(database, max_payload_bytes=100) as reader:
         for number in range(10):
             with pytest.raises(DatabaseError):

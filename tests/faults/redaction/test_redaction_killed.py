@@ -45,7 +45,7 @@ async def test_a_redaction_that_was_killed_is_carried_on(
     await log.append([agent.hears(told.replace(b"Established", b"S%d" % n), CALL) for n in range(EVENTS)])
     engine = Engine(database, log, catalogue())
     engine.loop.start()
-    assert await engine.reached(EVENTS - 1, timeout_s=20)
+    assert await engine.reached(EVENTS - 1, timeout_s=60)
     await engine.loop.stop()
     await database.pool.execute("ANALYZE")  # samples of the rows stand in the statistics now
 

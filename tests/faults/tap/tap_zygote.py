@@ -11,7 +11,7 @@ import signal
 import sys
 
 from sqlalchemy.engine import make_url
-from transfer_site import QUICK
+from transfer_site import DYING
 
 from service.log import open_log
 from service.postgres import open_pools
@@ -29,7 +29,7 @@ async def tap(database_url: str, upstream: str, port: str) -> None:
         open_pools(make_url(database_url)) as database,
         open_log(database, max_payload_bytes=1 << 20) as log,
     ):
-        handler = TransferHandler(database, log, {}, QUICK)
+        handler = TransferHandler(database, log, {}, DYING)
         settler = Settler(handler)
         tap = Tap(
             Upstream(upstream),
@@ -37,7 +37,7 @@ async def tap(database_url: str, upstream: str, port: str) -> None:
             log,
             handler,
             listen=f"127.0.0.1:{port}",
-            timeout_s=QUICK.answer_s,
+            timeout_s=DYING.answer_s,
             drain_s=DRAIN_S,
             patience_s=10.0,
         )

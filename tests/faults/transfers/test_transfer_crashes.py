@@ -132,10 +132,10 @@ async def check(survivor: Site, call: Call, tally: Counter[str], told: str) -> N
     try:
         transfer = await survivor.ended(call.id, within_s=6.0)
     except TimeoutError:
-        [transfer] = await survivor.transfers(call.id)
-        assert transfer.state is State.IN_DOUBT, f"{transfer.state}: {told}"
+        transfer = await survivor.ended(call.id, but=OPEN - {State.IN_DOUBT})
         assert transfer.outcome is not None
-        assert transfer.outcome.cause, told  # type: ignore[attr-defined]
+        if transfer.state is State.IN_DOUBT:
+            assert transfer.outcome.cause, told  # type: ignore[attr-defined]
     kinds = await survivor.kinds(call.id)
     executed = survivor.executed(call.id)
     assert executed <= 1, told
@@ -181,7 +181,7 @@ class Victims:
         url = survivor.database.url.render_as_string(hide_password=False)
         assert self._program.stdin is not None
         assert self._program.stdout is not None
-        async with self._turn, asyncio.timeout(30):
+        async with self._turn, asyncio.timeout(60):
             line = json.dumps({**turn, "database": url, "gws": survivor.simulator.url})
             self._program.stdin.write(line.encode() + b"\n")
             self.pid = json.loads(await self._program.stdout.readline())["pid"]

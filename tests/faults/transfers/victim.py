@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy.engine import make_url
-from transfer_site import QUICK
+from transfer_site import DYING
 
 from service.cometd import Cookies, shared_http
 from service.gws import Answer, GwsClient, client
@@ -85,7 +85,7 @@ class DyingClient(GwsClient):
 async def transfer(turn: dict[str, Any]) -> None:
     """One transfer in a process of its own."""
     # A request that times out while its process is stopped is not sent either: there only the claim counts.
-    timeout_s = 60.0 if point == STOP else QUICK.answer_s
+    timeout_s = 60.0 if point == STOP else DYING.answer_s
     async with (
         open_pools(make_url(turn["database"]), max_size=2) as database,
         open_log(database, max_payload_bytes=1 << 20) as log,
@@ -96,8 +96,8 @@ async def transfer(turn: dict[str, Any]) -> None:
                 http, turn["gws"], "15000", "secret-15000", cookies=Cookies(), timeout_s=timeout_s
             )
         }
-        handler = TransferHandler(database, log, clients, QUICK)
-        handler.journal = DyingJournal(database, log, QUICK)
+        handler = TransferHandler(database, log, clients, DYING)
+        handler.journal = DyingJournal(database, log, DYING)
         handler.dispatcher = Dispatcher(handler.journal, clients)
         body = build_body(turn["to"], None, turn["data"])
         command = parse_command(

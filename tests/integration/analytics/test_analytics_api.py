@@ -38,7 +38,7 @@ async def transferred(site: Site, number: int, **user_data: Any) -> str:
     await site.recorded(
         f"call-{call.id}", lambda event: b'"15002"' in event.payload and b"Released" in event.payload
     )
-    assert await site.services.engine.reached(await site.log.next_position() - 1, timeout_s=20)
+    assert await site.services.engine.reached(await site.log.next_position() - 1, timeout_s=60)
     return str(transfer.id)
 
 

@@ -60,7 +60,7 @@ async def centre(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
             within_s=30,
         )
         end = await site.log.next_position() - 1
-        assert await site.services.engine.reached(end, timeout_s=20)
+        assert await site.services.engine.reached(end, timeout_s=60)
         yield Centre(site, simulator, hops_of(simulator))
 
 
@@ -198,7 +198,7 @@ async def what_is_commanded_has_its_reason_outcome_and_trail(centre: Centre) -> 
     refused = await site.seen_call("15003", "15004")
     await site.command(refused.id, to="15003", agent="15003")
     await site.ended(refused.id)
-    assert await site.services.engine.reached(await site.log.next_position() - 1, timeout_s=20)
+    assert await site.services.engine.reached(await site.log.next_position() - 1, timeout_s=60)
     commanded = TransferFilter(commanded=True)
     outcomes = await analytics.count_transfers(site.database, commanded, by="outcome")
     assert {one.value: one.carried_out for one in outcomes} == {"confirmed": 1, "rejected": 0}

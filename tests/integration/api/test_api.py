@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from service.projections import catalogue
 from service.simulator import Simulator
 
 AGENTS = [Agent(user=user, password=SecretStr(f"secret-{user}")) for user in ("15000", "15001", "15002")]
+DEADLINE_S = 20.0
 FIRST, SECOND = "01RCC3N118B1V0SL8O7GK2LAES00000D", "01RCC3N118B1V0SL8O7GK2LAES00000G"
 
 
@@ -47,11 +49,12 @@ class Service:
     async def recorded(self, kind: str, text: bytes = b"", count: int = 1) -> int:
         """Wait for events of a kind whose payload holds a text; the last one's position."""
         found = 0
-        async for page in self.application.log.follow(after=-1):
-            for event in page:
-                found += event.kind == kind and text in event.payload.replace(b" ", b"")
-                if found == count:
-                    return event.position
+        async with asyncio.timeout(DEADLINE_S):
+            async for page in self.application.log.follow(after=-1):
+                for event in page:
+                    found += event.kind == kind and text in event.payload.replace(b" ", b"")
+                    if found == count:
+                        return event.position
         raise AssertionError
 
 
@@ -63,7 +66,7 @@ async def service(database: Database) -> AsyncIterator[Service]:
             database_url=url,
             gws_url=simulator.url,
             settle_window_s=1,
-            gws_timeout_s=2,
+            gws_timeout_s=20,
             max_request_bytes=2_000,
         )
         async with (

@@ -7,10 +7,12 @@ import hashlib
 import importlib.util
 import itertools
 import json
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import msgspec
@@ -62,7 +64,7 @@ async def site(log: EventLog, database: Database, tmp_path: Path) -> AsyncIterat
     await log.append([hostile_transfer()])
     engine = Engine(database, log, catalogue())
     engine.loop.start()
-    assert await engine.reached(await log.next_position() - 1, timeout_s=20)
+    assert await engine.reached(await log.next_position() - 1, timeout_s=60)
     keys = load_keys(tmp_path / "keys")
     yield Site(log, Queries(database), Exporter(log, Checkpoints(database, keys)), keys, tmp_path)
     await engine.loop.stop()
@@ -142,6 +144,37 @@ async def test_the_scripts_in_a_bundle_verify_it_on_their_own(site: Site, tmp_pa
     said, _ = await done.communicate()
     assert done.returncode == 0
     assert said.startswith(b"intact: ")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_what_verify_md_says_to_run_can_be_run_as_it_stands(site: Site, tmp_path: Path) -> None:
+    """By a stranger who has the bundle, the key, Python's standard library and openssl."""
+    for name, data in read(await site.bundle()):
+        (tmp_path / name).write_bytes(data)
+    text = (tmp_path / "VERIFY.md").read_text(encoding="utf-8").replace("VKEY", site.vkey)
+    commands = [
+        dedent(block) for block in re.findall(r"(?:^    .*\n)+", text, re.MULTILINE) if "END" in block
+    ]
+
+    async def said() -> list[bytes]:
+        outputs = []
+        for command in commands:
+            done = await asyncio.create_subprocess_exec(
+                *("bash", "-c", command),
+                cwd=tmp_path,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            outputs.append((await done.communicate())[0].strip())
+        return outputs
+
+    assert await said() == [b"every file is as the manifest says", b"Signature Verified Successfully"]
+    for name in ("transfers.csv", "checkpoint"):
+        first, rest = (tmp_path / name).read_bytes().split(b"\n", 1)
+        (tmp_path / name).write_bytes(first + b"\n1" + rest)  # before the log's size, and the first row
+    altered, signature = await said()
+    assert altered == b"altered: checkpoint transfers.csv"
+    assert signature.startswith(b"Signature Verification Failure")
 
 
 async def test_every_alteration_of_a_bundle_is_caught_by_both_verifiers(

@@ -4,16 +4,15 @@ import csv
 import io
 import itertools
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from program import COMMAND, DEADLINE_S, environment
 from sqlalchemy.engine import URL
 from typer.testing import CliRunner
 
@@ -72,14 +71,13 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 ALL = dict(commands(typer.main.get_command(cli.app)))
 
 
-def calltrail(words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    program = "import sys; sys.argv[0] = 'calltrail'; from service.cli import main; main()"
+def calltrail(words: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", program, *words.split()],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | environment,
+        [*COMMAND, *words.split()],
+        env=environment(**more),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE_S,
         check=False,
     )
 

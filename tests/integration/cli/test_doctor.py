@@ -28,7 +28,7 @@ async def settings(database_url: URL, database: Database, log: EventLog, tmp_pat
     await log.append(list(itertools.islice(Histories(live=4, agents=5).events(), 300)))
     engine = Engine(database, log, catalogue())
     engine.loop.start()
-    assert await engine.reached(299, timeout_s=20)
+    assert await engine.reached(299, timeout_s=60)
     await engine.loop.stop()
     await Checkpoints(database, load_keys(tmp_path)).sign()
     return Settings(database_url=database_url.render_as_string(hide_password=False), data_dir=tmp_path)

@@ -43,14 +43,14 @@ class Consumer:
 
     async def see(self, kind: type, count: int = 1) -> Any:
         """Wait for the n-th item of a kind."""
-        async with asyncio.timeout(15), self._news:
+        async with asyncio.timeout(30), self._news:
             while len(found := [item for item in self.items if isinstance(item, kind)]) < count:
                 await self._news.wait()
         return found[count - 1]
 
     async def end(self, *, keep_session: bool = False) -> Stopped:
         self.client.close(keep_session=keep_session)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await self.task
         stopped = self.items[-1]
         assert isinstance(stopped, Stopped)

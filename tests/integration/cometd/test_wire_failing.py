@@ -46,8 +46,8 @@ async def test_a_drip_is_not_waited_for_for_ever(
     server.hook = drip
     async with running(server):
         with pytest.raises(TransportFailed, match="time"):
-            async with asyncio.timeout(10):
-                await LongPolling(http, server.url).send(b"[{}]", Purpose.CONNECT, 0.1)
+            async with asyncio.timeout(15):
+                await LongPolling(http, server.url).send(b"[{}]", Purpose.CONNECT, 0.5)
         async with asyncio.timeout(15):
             await gone.wait()
 
@@ -68,10 +68,10 @@ async def test_a_late_response_is_never_used_and_its_connection_is_closed(
     server.hook = late
     async with running(server):
         with pytest.raises(TransportFailed, match="time") as failed:
-            async with asyncio.timeout(10):
-                await LongPolling(http, server.url).send(b"[{}]", Purpose.CONNECT, 0.05)
+            async with asyncio.timeout(15):
+                await LongPolling(http, server.url).send(b"[{}]", Purpose.CONNECT, 0.5)
         assert failed.value.sent
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await gone.wait()
 
 
@@ -168,7 +168,7 @@ async def test_a_server_that_cannot_be_reached_is_tried_ever_more_slowly(
                 free.bind(("127.0.0.1", 0))
                 url = f"http://127.0.0.1:{free.getsockname()[1]}/cometd"
         consumer = Consumer(Client(LongPolling(http, url), [CHANNEL], rng=Longest()))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await consumer.task
         assert server.seen == []
     assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]

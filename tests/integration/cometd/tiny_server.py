@@ -42,12 +42,12 @@ class TinyServer:
 
     async def holds_a_poll(self) -> None:
         """Wait until a connect is held."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await self.polling.wait()
 
     async def has_lost_a_client(self) -> None:
         """Wait until a connection broke off."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await self.broken_off.wait()
 
     def publish(self, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.cli.delay import delayed
-from service.errors import AppendConflict
+from service.errors import AppendConflict, DatabaseError
 from service.log import Condition, EventLog, NewEvent, Producer, Statement, open_log, sql
 from service.log.clock import TRUSTED_S, DatabaseClock
 from service.log.event import pack_events
@@ -17,6 +17,12 @@ from service.log.transaction import Transaction, draft_rows
 from service.log.tree import read_tree
 from service.log.verify import verify_log
 from service.postgres import Database, open_pools
+
+ENTER = """
+INSERT INTO relay_cursor (name, position)
+SELECT name, 7 FROM jsonb_to_recordset($1) AS entered (name text)
+"""
+FORGET_ALL = Statement("DELETE FROM relay_cursor WHERE $1 IS NOT NULL", {})
 
 
 def event(producer: Producer, count: int, stream: str = "call-1") -> NewEvent:
@@ -44,7 +50,7 @@ async def test_who_knows_where_the_log_ends_does_not_look(
     await log.append([event(producer, 0)])
     await log.append([event(producer, 1)])
     looks.clear()
-    enter = Statement("INSERT INTO relay_cursor (name, position) VALUES ($1, 7)", ("a",))
+    enter = Statement(ENTER, {"name": "a"})
     for count in range(2, 400):  # a tile becomes full on the way
         condition = Condition("call-1", count - 1)
         await log.append([event(producer, count)], conditions=[condition], also=[enter] if count == 9 else ())
@@ -53,12 +59,55 @@ async def test_who_knows_where_the_log_ends_does_not_look(
     assert (await verify_log(database)).differences == []
 
 
+async def test_statements_go_with_the_events_in_their_one_round_trip(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    connect = Database.connect
+
+    async def watched(self: Database) -> Any:
+        connection = await connect(self)
+        connection.add_query_logger(lambda record: sent.append(record.query))
+        return connection
+
+    monkeypatch.setattr(Database, "connect", watched)
+    async with open_log(database, max_payload_bytes=100) as log:
+        for _ in range(3):
+            await log.append([event(Producer.new(), 0)])
+            await asyncio.sleep(0)  # the driver tells its loggers in the loop's next round
+        sent.clear()
+        names = [str(number) for number in range(20)]
+        await asyncio.gather(
+            *(
+                log.append([event(Producer.new(), 0)], also=[Statement(ENTER, {"name": name}), FORGET_ALL])
+                for name in names
+            )
+        )
+        await asyncio.sleep(0)
+        assert sent == [sql.APPEND]
+        assert await database.pool.fetchval("SELECT count(*) FROM relay_cursor") == 0
+        await log.append([event(Producer.new(), 0)], also=[FORGET_ALL, Statement(ENTER, {"name": "a"})])
+        assert await database.pool.fetchval("SELECT count(*) FROM relay_cursor") == 1
+
+
+async def test_what_a_statement_finds_there_already_is_not_taken_for_an_event(
+    log: EventLog, database: Database
+) -> None:
+    enter = Statement(ENTER, {"name": "a"})
+    for before in range(2):  # a first append looks, a later one has drafted
+        assert await log.append([event(Producer.new(), 0)], also=[enter]) == [before]
+        with pytest.raises(DatabaseError, match="relay_cursor"):
+            await log.append([event(Producer.new(), 0)], also=[enter])
+        await database.pool.execute("DELETE FROM relay_cursor")
+    assert await log.next_position() == 2
+
+
 async def test_another_process_s_events_are_noticed_and_taken_up(
     log: EventLog, database: Database, looks: list[Transaction]
 ) -> None:
     async with open_log(database, max_payload_bytes=100) as other:
         for count in range(30):
-            enter = Statement("INSERT INTO relay_cursor (name, position) VALUES ($1, 7)", (str(count),))
+            enter = Statement(ENTER, {"name": str(count)})
             door = (log, other)[count // 3 % 2]
             assert await door.append([event(Producer.new(), 0)], also=[enter] * (count % 2)) == [count]
         assert looks
@@ -112,7 +161,7 @@ async def test_a_draft_that_does_not_fit_writes_nothing(
     async with database.pool.acquire() as connection:
         tree = await read_tree(connection, 2)  # type: ignore[arg-type]  # the pool's proxy will do
     rows = pack_events([event(producer, 2)], lambda payload: (0, payload))
-    draft = draft_rows(rows, tree, stored[-1].recorded_at, ())
+    draft = draft_rows(rows, tree, stored[-1].recorded_at, (), ())
     arguments = [wrong.get(index, argument) for index, argument in enumerate(draft.arguments)]
     assert not (await database.pool.fetchrow(sql.APPEND, *arguments))["written"]  # type: ignore[index]
     assert await log.next_position() == 2

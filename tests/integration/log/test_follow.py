@@ -25,7 +25,7 @@ async def test_a_follower_sees_everything_once_and_in_order(log: EventLog, datab
         following = asyncio.create_task(collect(elsewhere, 100))
         for number in range(100):
             await log.append([event(number)])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             assert await following == list(range(100))
 
 

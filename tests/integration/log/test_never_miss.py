@@ -32,7 +32,7 @@ async def test_a_slow_transaction_beside_fast_ones_is_never_passed_by(
         assert not await reader.watch.beyond(-1, timeout_s=0.3)
         await slow.execute("ROLLBACK")
         await asyncio.gather(*waiting)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await following == list(range(20))
 
 
@@ -45,7 +45,7 @@ async def test_bulk_beside_live_appends_and_a_rollback_leave_no_hole(
             log.append([event(number) for number in range(3_000)]),
             *(other.append([event(number)]) for number in range(50)),
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await following == list(range(3_050))
 
 

@@ -70,7 +70,7 @@ async def test_a_command_by_message_is_answered_and_its_repetition_is_recognised
                 await client.request(
                     message(call.id, key="once", user_data={"TransferReason": "Billing"}),
                     COMMANDS,
-                    timeout=10,
+                    timeout=30,
                 )
                 for _ in range(2)
             ]
@@ -114,7 +114,7 @@ async def test_the_relay_gives_every_event_in_order_and_goes_on_after_a_restart(
             moved.set()
 
         async def until(count: int) -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 while len(seen) < count:
                     await moved.wait()
                     moved.clear()

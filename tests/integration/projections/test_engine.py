@@ -249,7 +249,7 @@ async def test_a_reader_can_wait_for_a_position_or_learn_that_it_is_not_reached(
     assert not await idle.reached(0, timeout_s=0.02)
     await append(log, 10)
     async with engine(database, log) as running:
-        assert await running.reached(9, timeout_s=10)
+        assert await running.reached(9, timeout_s=20)
         assert not await running.reached(10, timeout_s=0.02)
 
 
@@ -266,7 +266,7 @@ async def test_a_transfers_row_names_the_gaps_that_overlap_it(database: Database
 async def test_many_readers_wait_on_one_engine(database: Database, log: EventLog) -> None:
     source = (await append(log, 10)).events()
     async with engine(database, log) as running:
-        waiting = [asyncio.create_task(running.reached(59, timeout_s=10)) for _ in range(20)]
+        waiting = [asyncio.create_task(running.reached(59, timeout_s=20)) for _ in range(20)]
         await log.append([next(source) for _ in range(50)])
         assert all(await asyncio.gather(*waiting))
 

@@ -39,7 +39,9 @@ def truth_of(simulator: Simulator) -> tuple[Counter[Happened], Counter[Happened]
         earlier = [
             message
             for message in simulator.truth.published
-            if message.call_id == one.call_id and message.agent == one.agent and message.state != "Released"
+            if message.call_id == one.call_id
+            and message.agent == one.agent
+            and message.state not in {"Released", "Error"}  # an error says nothing of the call's data
         ]
         reason = dict(one.user_data).get("TransferReason")
         was = f'"TransferReason":"{reason}"'.encode()

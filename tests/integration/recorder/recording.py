@@ -17,7 +17,7 @@ from service.log import EventLog, StoredEvent
 from service.postgres import Database
 from service.simulator import Simulator
 
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 
 
 def agents(count: int = 3) -> list[Agent]:

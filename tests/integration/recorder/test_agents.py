@@ -62,7 +62,7 @@ async def test_agents_are_added_removed_and_changed_without_a_restart(
         assert "SessionResumed" not in await kinds(log)  # who has not changed is left alone
 
         file.write_text("[[agent]]\nuser = 3\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while "line 2, agent 1: user" not in said(caplog):  # noqa: ASYNC110 a log line is the fact
                 await asyncio.sleep(0.05)
         assert set(application.recorder.agents) == {"15000", "15001", "15002"}
@@ -73,7 +73,7 @@ async def test_agents_are_added_removed_and_changed_without_a_restart(
         bodies = inject(simulator, range(3))
         await until(log, "NotificationReceived", count=3)
         assert await recorded(log) == bodies
-        async with asyncio.timeout(10):  # its row goes after its last event
+        async with asyncio.timeout(20):  # its row goes after its last event
             while {row["agent"] for row in await list_sessions(database)} != {"15000", "15002"}:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert "secret-" not in said(caplog)
@@ -187,7 +187,7 @@ async def test_who_cannot_be_reached_is_shown_and_reached_when_he_is_there(
     async with simulator:
         pass  # to have a port that nobody listens on
     async with recording(settings_for(database, simulator.url, tmp_path), agents(1)) as application:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not application.recorder.agents or not application.recorder.agents["15000"].reason:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         await application.recorder.ownership.beat()

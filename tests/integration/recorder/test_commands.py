@@ -1,19 +1,14 @@
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
+from program import calltrail
 from recording import agents, recording, settings_for, until
 
 from service.cli.recorder_bench import measure
 from service.postgres import Database
 from service.simulator import Simulator
-
-PROGRAM = "import sys; sys.argv[0] = 'calltrail'; from service.cli import main; main()"
 
 
 async def test_sessions_are_shown_by_the_command_line(database: Database, tmp_path: Path) -> None:
@@ -22,18 +17,9 @@ async def test_sessions_are_shown_by_the_command_line(database: Database, tmp_pa
         recording(settings_for(database, simulator.url, tmp_path), agents(2)) as application,
     ):
         await until(application.log, "CallsSnapshotTaken", count=2)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", PROGRAM, "sessions", "--json"),
-            stdout=asyncio.subprocess.PIPE,
-            env=os.environ
-            | {
-                "DATABASE_URL": database.url.render_as_string(hide_password=False),
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            },
-        )
-        out, _ = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode == 0
-        told = json.loads(out)["sessions"]
+        listed = await calltrail(database.url, "sessions", "--json")
+        assert listed.status == 0
+        told = listed.json["sessions"]
         assert [(one["agent"], one["status"]) for one in told] == [("15000", "open"), ("15001", "open")]
 
 

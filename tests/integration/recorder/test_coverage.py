@@ -42,7 +42,7 @@ async def projected(settings: Settings, *, crash: bool = False) -> AsyncIterator
 
 
 async def coverage(application: Application) -> list[dict[str, Any]]:
-    assert await application.engine.reached(await application.log.next_position() - 1, timeout_s=20)
+    assert await application.engine.reached(await application.log.next_position() - 1, timeout_s=60)
     return await application.queries.coverage("15000")
 
 
@@ -60,7 +60,7 @@ async def test_after_a_crash_nothing_is_known_until_a_successor_has_come(
         await until(first.log, "NotificationReceived")
         assert kinds(await coverage(first)) == ["complete"]
         await fall_over(first)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not await list_sessions(database, UNATTENDED):  # noqa: ASYNC110 Postgres lets go of a lock
                 await asyncio.sleep(0.02)
         left = await database.pool.fetchval("SELECT alive_at FROM recorder_session")
@@ -92,7 +92,7 @@ async def test_while_polls_fail_an_attended_session_is_certain_up_to_its_last_an
         proxy.drop()
         bodies += inject(simulator, range(1, 3))
         recorder = application.recorder.agents["15000"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while recorder.status is not Status.RETRYING:  # noqa: ASYNC110 nothing is logged that could be awaited
                 await asyncio.sleep(0.02)
         await application.recorder.ownership.beat()
@@ -125,7 +125,7 @@ async def test_a_transfer_during_a_gap_names_it(database_url: URL, simulator: Si
         torn = await site.ended(during.id)
         simulator.faults.clear()
         [*_, opened] = await until(site.log, "SessionOpened", count=3)
-        assert await site.services.engine.reached(await site.log.next_position() - 1, timeout_s=20)
+        assert await site.services.engine.reached(await site.log.next_position() - 1, timeout_s=60)
         queries = site.services.queries
         assert (await queries.transfer(whole.id))["gaps"] == []
         row = await queries.transfer(torn.id)

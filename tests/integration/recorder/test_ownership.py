@@ -40,7 +40,7 @@ async def test_one_process_records_an_agent_and_another_takes_over_when_it_dies(
         await until(first.log, "SessionOpened", count=3)
         async with recording(settings, agents(3)) as second:
             looked = second.recorder.ownership
-            await asyncio.wait_for(looked.loop.ready.wait(), 10)
+            await asyncio.wait_for(looked.loop.ready.wait(), 20)
             assert not second.recorder.agents
             bodies = inject(simulator, range(4))
             await until(first.log, "NotificationReceived", count=4)

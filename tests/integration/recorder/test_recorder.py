@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from pydantic import SecretStr
+from recording import until
 
 from service import events
 from service.app import Application, open_application, running
 from service.config import Agent, Settings
-from service.log import EventLog, StoredEvent
+from service.log import StoredEvent
 from service.postgres import Database
 from service.simulator import Simulator
 
@@ -29,18 +30,6 @@ async def application(database: Database, simulator: Simulator) -> AsyncIterator
     async with open_application(settings, AGENTS) as opened, running(opened):
         await until(opened.log, "SessionOpened", count=len(AGENTS))
         yield opened
-
-
-async def until(
-    log: EventLog, kind: str, *, count: int = 1, fits: Callable[[StoredEvent], bool] = lambda _: True
-) -> list[StoredEvent]:
-    """Wait until `count` events of a kind are in the log, and give all of them."""
-    found: list[StoredEvent] = []
-    async for page in log.follow(after=-1):
-        found += [event for event in page if event.kind == kind and fits(event)]
-        if len(found) >= count:
-            return found
-    raise AssertionError
 
 
 async def test_notifications_are_recorded_byte_for_byte_in_order_and_once(

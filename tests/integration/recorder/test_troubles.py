@@ -111,7 +111,7 @@ async def test_a_host_that_is_not_found_any_more_is_told_and_tried_slowly_and_co
 
 
 async def told(recorder: AgentRecorder, status: Status, reason: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while recorder.status is not status or reason not in recorder.reason:  # noqa: ASYNC110 told by a log line
             await asyncio.sleep(0.02)
 

@@ -37,7 +37,7 @@ async def test_the_old_values_are_nowhere_in_the_database(
 ) -> None:
     await log.append([event for _, event in zip(range(300), Histories(live=20).events(), strict=False)])
     transfer_id = await tell(log)
-    await engine.reached(await log.next_position() - 1, timeout_s=20)
+    await engine.reached(await log.next_position() - 1, timeout_s=60)
     assert set(await tables_with(database.url, CALLER)) >= {"public.event_log_000000"}
     before = await Checkpoints(database, load_keys(tmp_path)).sign()
     others = await others_rows(database)

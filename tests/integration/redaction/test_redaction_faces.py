@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -11,6 +7,7 @@ from uuid import UUID
 import httpx2
 import pytest
 from fastapi import FastAPI
+from program import calltrail
 from telling import CALL, CALLER, tell
 
 from service.api import problems
@@ -21,7 +18,6 @@ from service.postgres import Database
 from service.projections import Engine
 from service.redaction import release_hold
 
-PROGRAM = "import sys; sys.argv[0] = 'calltrail'; from service.cli import main; main()"
 WISH = {"call_id": CALL, "fields": ["userData.*"], "by": "dpo", "why": "request of 3 May"}
 
 
@@ -98,36 +94,20 @@ async def test_what_cannot_be_done_is_said_with_its_field(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def calltrail(database: Database, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM, *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ
-        | {
-            "DATABASE_URL": database.url.render_as_string(hide_password=False),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
-
-
 async def test_a_redaction_by_command(database: Database, log: EventLog) -> None:
     await tell(log)
     wish = ("redact", "--call", CALL, "--fields", "userData.*,participants", "--why", "asked", "--by", "dpo")
-    status, out, _ = await calltrail(database, *wish)
-    assert status == 0
-    assert "Nothing was changed" in out
-    status, out, _ = await calltrail(
-        database, "hold", "add", "--case", "C-17", "--call", CALL, "--why", "letter", "--json"
+    preview = await calltrail(database.url, *wish)
+    assert preview.status == 0
+    assert "Nothing was changed" in preview.out
+    held = await calltrail(
+        database.url, "hold", "add", "--case", "C-17", "--call", CALL, "--why", "letter", "--json"
     )
-    hold_id = UUID(json.loads(out)["hold_id"])
-    status, _, err = await calltrail(database, *wish, "--yes")
-    assert status == 1
-    assert "legal hold: case C-17" in err
+    hold_id = UUID(held.json["hold_id"])
+    refused = await calltrail(database.url, *wish, "--yes")
+    assert refused.status == 1
+    assert "legal hold: case C-17" in refused.error
     await release_hold(log, hold_id, who="counsel", why="closed")
-    status, out, _ = await calltrail(database, *wish, "--yes", "--json")
-    assert (status, json.loads(out)["redacted"]) == (0, True)
+    done = await calltrail(database.url, *wish, "--yes", "--json")
+    assert (done.status, done.json["redacted"]) == (0, True)
     assert CALLER.encode() not in b"".join(event.payload for event in await log.read())

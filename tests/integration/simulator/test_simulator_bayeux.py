@@ -131,10 +131,10 @@ async def test_a_silent_session_expires(agent: AgentClient, sim: Simulator) -> N
 
 
 async def test_a_held_session_does_not_expire(agent: AgentClient, sim: Simulator) -> None:
-    sim.max_interval_ms = 30
     await agent.open()
     poll = agent.hold(ack=0)
     await agent.held()
+    sim.max_interval_ms = 30
     async with agent_client(sim, "15001") as other:
         await other.handshake()
         await sim.until(lambda: len(sim.bayeux.sessions) == 1)

@@ -51,7 +51,7 @@ async def test_a_process_of_its_own() -> None:
         sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": "1"}
     )
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         url = (await process.stdout.readline()).decode().strip()
         async with aiohttp.ClientSession() as http:
             calls: list[object] = []

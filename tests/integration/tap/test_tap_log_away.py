@@ -98,16 +98,19 @@ async def test_a_slow_log_holds_nobody_up_for_longer_than_the_patience(
     database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
-        stormy(database, log, monkeypatch, patience_s=0.5) as (site, weather, simulator),
+        stormy(database, log, monkeypatch) as (site, weather, simulator),
         application(simulator, site.tap.url) as agent,
     ):
         await agent.open(CALLS)
+        gate = site.tap.recording.gate
+        patience_s, gate._patience_s = gate._patience_s, 0.5
         weather.hangs = asyncio.Event()
         bodies = inject(simulator, range(2))
         await agent.connect(ack=0, hold_ms=0)
         for _ in range(3):
             await agent.operate("none", "Hold")  # does not wait any more
-        assert len(site.tap.recording.gate._under_way) == 1
+        assert len(gate._under_way) == 1
+        gate._patience_s = patience_s
         weather.hangs.set()
         [interrupted] = await site.until("RecordingInterrupted")
         assert "0.5 s" in interrupted.cause

@@ -9,8 +9,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from raw_agent import AgentClient
 from raw_peers import RawServer
-from tapping import application, body_of, inject, numbered, tapped
+from tapping import Tapped, application, body_of, inject, numbered, tapped
 
 from service.log import EventLog
 from service.postgres import Database
@@ -21,27 +22,22 @@ CALLS = "/v2/me/calls"
 
 
 async def test_what_is_delivered_is_recorded_verbatim_before_the_client_has_it(
-    database: Database, log: EventLog
+    simulator: Simulator, site: Tapped, agent: AgentClient
 ) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url) as agent,
-    ):
-        await agent.open(CALLS)
-        bodies = inject(simulator, range(3))
-        odd = b'{ "channel":"/v2/me/calls" , "data":{"n":1.50e+2,"n":"\\u00e4","\\ud83d\\ude00":[]} }'
-        simulator.inject("15000", odd)
-        status, answer = await agent.connect_raw(ack=0)
-        assert status == 200
-        assert odd in answer
-        assert await site.bodies() == [*bodies, odd]
-        [opened] = await site.events("SessionOpened")
-        assert (opened.agent, opened.ack, opened.channels) == ("15000", True, (CALLS,))
-        received = await site.events("NotificationReceived")
-        assert [(one.agent, one.session, one.count) for one in received] == [
-            ("15000", opened.session, count) for count in range(4)
-        ]
+    await agent.open(CALLS)
+    bodies = inject(simulator, range(3))
+    odd = b'{ "channel":"/v2/me/calls" , "data":{"n":1.50e+2,"n":"\\u00e4","\\ud83d\\ude00":[]} }'
+    simulator.inject("15000", odd)
+    status, answer = await agent.connect_raw(ack=0)
+    assert status == 200
+    assert odd in answer
+    assert await site.bodies() == [*bodies, odd]
+    [opened] = await site.events("SessionOpened")
+    assert (opened.agent, opened.ack, opened.channels) == ("15000", True, (CALLS,))
+    received = await site.events("NotificationReceived")
+    assert [(one.agent, one.session, one.count) for one in received] == [
+        ("15000", opened.session, count) for count in range(4)
+    ]
 
 
 async def test_an_answer_is_withheld_until_its_events_are_durable(
@@ -74,24 +70,19 @@ async def test_an_answer_is_withheld_until_its_events_are_durable(
 
 
 async def test_a_redelivery_is_recognised_and_what_comes_with_it_is_new(
-    database: Database, log: EventLog
+    simulator: Simulator, site: Tapped, agent: AgentClient
 ) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url) as agent,
-    ):
-        await agent.open(CALLS)
-        first = inject(simulator, range(2))
-        await agent.connect(ack=0, hold_ms=0)
-        second = inject(simulator, range(2, 4))
-        await agent.connect(ack=0, hold_ms=0)  # nothing was acknowledged: all four come
-        await agent.connect(ack=1, hold_ms=0)  # two of them are
-        third = inject(simulator, range(4, 5))
-        await agent.connect(ack=2, hold_ms=0)
-        same = inject(simulator, range(4, 5))  # an equal one is another one
-        await agent.connect(ack=4, hold_ms=0)
-        assert await site.bodies() == first + second + third + same
+    await agent.open(CALLS)
+    first = inject(simulator, range(2))
+    await agent.connect(ack=0, hold_ms=0)
+    second = inject(simulator, range(2, 4))
+    await agent.connect(ack=0, hold_ms=0)  # nothing was acknowledged: all four come
+    await agent.connect(ack=1, hold_ms=0)  # two of them are
+    third = inject(simulator, range(4, 5))
+    await agent.connect(ack=2, hold_ms=0)
+    same = inject(simulator, range(4, 5))  # an equal one is another one
+    await agent.connect(ack=4, hold_ms=0)
+    assert await site.bodies() == first + second + third + same
 
 
 async def test_without_acknowledgement_events_of_any_answer_are_recorded_and_a_failed_poll_is_a_gap(
@@ -117,33 +108,29 @@ async def test_without_acknowledgement_events_of_any_answer_are_recorded_and_a_f
 
 
 @pytest.mark.parametrize("how", ["disconnect", "402", "server"])
-async def test_how_a_session_ends_is_recorded(database: Database, log: EventLog, how: str) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url) as agent,
-    ):
-        await agent.open(CALLS)
-        await agent.connect(ack=0, hold_ms=0)
-        if how == "disconnect":
-            await agent.bayeux({"channel": "/meta/disconnect"})
-            [ended] = await site.events("SessionClosed")
-        else:
-            kind = "kill_session" if how == "402" else "server_disconnect"
-            simulator.faults.add(kind, operation="connect")
-            await agent.connect(ack=1, hold_ms=0)
-            [ended] = await site.events("SessionLost")
-            assert ended.last_alive is not None
-        [opened] = await site.events("SessionOpened")
-        assert (ended.agent, ended.session) == ("15000", opened.session)
-        await agent.open(CALLS)
-        assert len({one.session for one in await site.events("SessionOpened")}) == 2
+async def test_how_a_session_ends_is_recorded(
+    simulator: Simulator, site: Tapped, agent: AgentClient, how: str
+) -> None:
+    await agent.open(CALLS)
+    await agent.connect(ack=0, hold_ms=0)
+    if how == "disconnect":
+        await agent.bayeux({"channel": "/meta/disconnect"})
+        [ended] = await site.events("SessionClosed")
+    else:
+        kind = "kill_session" if how == "402" else "server_disconnect"
+        simulator.faults.add(kind, operation="connect")
+        await agent.connect(ack=1, hold_ms=0)
+        [ended] = await site.events("SessionLost")
+        assert ended.last_alive is not None
+    [opened] = await site.events("SessionOpened")
+    assert (ended.agent, ended.session) == ("15000", opened.session)
+    await agent.open(CALLS)
+    assert len({one.session for one in await site.events("SessionOpened")}) == 2
 
 
 async def test_a_client_that_stops_polling_loses_its_coverage(
     database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.tap.sessions.GRACE_S", 0.0)
     monkeypatch.setattr("service.tap.recording.BEAT_S", 0.02)
     monkeypatch.setattr("service.tap.recording.MAX_INTERVAL_MS", 50)
     async with (
@@ -153,6 +140,7 @@ async def test_a_client_that_stops_polling_loses_its_coverage(
     ):
         await agent.open(CALLS)
         await agent.connect(ack=0)
+        monkeypatch.setattr("service.tap.sessions.GRACE_S", 0.0)
         [lost] = await site.until("SessionLost")
         assert lost.cause == "its client has stopped polling"
         assert await database.pool.fetchval("SELECT count(*) FROM tap_session") == 0
@@ -204,13 +192,9 @@ async def test_what_an_unclean_process_may_have_passed_on_is_a_gap(database: Dat
 
 
 async def test_who_is_behind_a_cookie_is_filled_in_when_it_is_known(
-    database: Database, log: EventLog
+    simulator: Simulator, site: Tapped
 ) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url, basic=False) as agent,
-    ):
+    async with application(simulator, site.tap.url, basic=False) as agent:
         await agent.open(CALLS)
         inject(simulator, range(1))
         await agent.connect(ack=0, hold_ms=0)
@@ -231,36 +215,31 @@ async def test_who_is_behind_a_cookie_is_filled_in_when_it_is_known(
 
 
 async def test_commands_are_recorded_with_answers_and_without_secrets(
-    database: Database, log: EventLog
+    simulator: Simulator, site: Tapped, agent: AgentClient
 ) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url) as agent,
-    ):
-        call = simulator.place_call("15001", "15000")
-        simulator.answer(call.id, "15000")
-        held = b'{ "operationName": "Hold", "extensions": {"x": 1.0} }'
-        status, answer = await agent.post(f"/api/v2/me/calls/{call.id}?u=1", held)
-        change = {
-            "operationName": "ChangePassword",
-            "oldPassword": "hunter-one",
-            "x": [{"TOKEN": "hunter-two"}],
-        }
-        await agent.post("/api/v2/me", change)
-        await agent.post("/api/v2/me/calls/none", b"no json, password=hunter-three")
-        stored = await log.read(kinds=["CommandObserved"])
-        first, second, third = await site.events("CommandObserved")
-        assert (first.operation, first.call_id, first.agent) == ("Hold", call.id, "15000")
-        assert first.http_status == status
-        assert body_of(stored[0]) == b"[" + held + b"," + answer + b"]"
-        assert body_of(stored[2]).startswith(b"[null,{")
-        assert stored[0].stream == f"call-{call.id}"
-        assert second.left_out[:2] == ("oldPassword", "TOKEN")
-        assert (third.operation, third.left_out[0]) == (None, "request")
-        everything = b"".join(one.payload for one in await log.read(limit=1000))
-        for secret in (b"hunter", b"secret-15000"):
-            assert secret not in everything
+    call = simulator.place_call("15001", "15000")
+    simulator.answer(call.id, "15000")
+    held = b'{ "operationName": "Hold", "extensions": {"x": 1.0} }'
+    status, answer = await agent.post(f"/api/v2/me/calls/{call.id}?u=1", held)
+    change = {
+        "operationName": "ChangePassword",
+        "oldPassword": "hunter-one",
+        "x": [{"TOKEN": "hunter-two"}],
+    }
+    await agent.post("/api/v2/me", change)
+    await agent.post("/api/v2/me/calls/none", b"no json, password=hunter-three")
+    stored = await site.log.read(kinds=["CommandObserved"])
+    first, second, third = await site.events("CommandObserved")
+    assert (first.operation, first.call_id, first.agent) == ("Hold", call.id, "15000")
+    assert first.http_status == status
+    assert body_of(stored[0]) == b"[" + held + b"," + answer + b"]"
+    assert body_of(stored[2]).startswith(b"[null,{")
+    assert stored[0].stream == f"call-{call.id}"
+    assert second.left_out[:2] == ("oldPassword", "TOKEN")
+    assert (third.operation, third.left_out[0]) == (None, "request")
+    everything = b"".join(one.payload for one in await site.log.read(limit=1000))
+    for secret in (b"hunter", b"secret-15000"):
+        assert secret not in everything
 
 
 async def test_unreadable_and_compressed_answers(database: Database, log: EventLog) -> None:
@@ -292,13 +271,10 @@ async def test_unreadable_and_compressed_answers(database: Database, log: EventL
         assert kept == [bodies[b"br"], bodies[b"identity"], bomb]
 
 
-async def test_two_sources_that_see_the_same_are_one_in_the_views(database: Database, log: EventLog) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url) as one,
-        application(simulator, site.tap.url) as other,
-    ):
+async def test_two_sources_that_see_the_same_are_one_in_the_views(
+    database: Database, simulator: Simulator, site: Tapped
+) -> None:
+    async with application(simulator, site.tap.url) as one, application(simulator, site.tap.url) as other:
         for agent in (one, other):
             await agent.open(CALLS)
         call = simulator.place_call("15001", "15000")
@@ -307,10 +283,10 @@ async def test_two_sources_that_see_the_same_are_one_in_the_views(database: Data
         await one.connect(ack=1, hold_ms=0)
         await other.connect(ack=0, hold_ms=0)  # tells late what the other has told already
         assert len(await site.bodies()) == 2 * len(set(await site.bodies()))
-        engine = Engine(database, log, catalogue())
+        engine = Engine(database, site.log, catalogue())
         engine.loop.start()
         try:
-            await engine.reached(await log.next_position() - 1, timeout_s=20)
+            await engine.reached(await site.log.next_position() - 1, timeout_s=20)
             history = "SELECT state FROM call_state WHERE call_id = $1 ORDER BY from_position"
             rows = await database.pool.fetch(history, call.id)
             assert [row["state"] for row in rows] == ["Ringing", "Established"]
@@ -353,14 +329,9 @@ async def test_the_clients_answers_are_those_of_the_simulator(database: Database
 
 
 async def test_a_page_that_is_loaded_anew_leaves_a_gap_between_its_sessions(
-    database: Database, log: EventLog
+    simulator: Simulator, site: Tapped
 ) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url) as before,
-        application(simulator, site.tap.url) as after,
-    ):
+    async with application(simulator, site.tap.url) as before, application(simulator, site.tap.url) as after:
         await before.open(CALLS)
         await before.connect(ack=0, hold_ms=0)
         await after.open(CALLS)
@@ -370,13 +341,8 @@ async def test_a_page_that_is_loaded_anew_leaves_a_gap_between_its_sessions(
         assert first.at < gap.last_alive < second.at
 
 
-async def test_of_two_pages_side_by_side_one_is_enough(database: Database, log: EventLog) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url) as one,
-        application(simulator, site.tap.url) as other,
-    ):
+async def test_of_two_pages_side_by_side_one_is_enough(simulator: Simulator, site: Tapped) -> None:
+    async with application(simulator, site.tap.url) as one, application(simulator, site.tap.url) as other:
         await one.open(CALLS)
         held = one.hold(ack=0)
         await one.held()

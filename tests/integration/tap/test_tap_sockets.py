@@ -83,7 +83,7 @@ async def test_what_cometd_says_in_frames_is_recorded_once(
             count += 1
             message = {"channel": channel, "id": str(count), "clientId": "secret-client", **more}
             await socket.send_str(json.dumps([message]))
-            told: list[Any] = json.loads(await socket.receive_str(timeout=10))
+            told: list[Any] = json.loads(await socket.receive_str(timeout=20))
             return told
 
         await say("/meta/handshake", version="1.0")

@@ -28,7 +28,7 @@ def answered_call(simulator: Simulator) -> str:
 
 async def settled(site: Tapped, call_id: str) -> State:
     """The call's transfer, when evidence has settled it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             head = site.log.watch.next_position - 1
             [transfer] = (await site.handler.journal.load(call_id)).transfers.values()
@@ -136,41 +136,30 @@ async def test_nobody_is_believed_to_be_who_gws_does_not_let_in(database: Databa
         assert len(await site.events("TransferRequested")) == 1
 
 
-async def test_a_cookie_alone_suffices(database: Database, log: EventLog) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url, basic=False) as agent,
-    ):
+async def test_a_cookie_alone_suffices(simulator: Simulator, site: Tapped) -> None:
+    async with application(simulator, site.tap.url, basic=False) as agent:
         assert (await post(agent, answered_call(simulator)))[0] == 200
         [requested] = await site.events("TransferRequested")
         assert requested.agent == "15000"
-        everything = b"".join(one.payload for one in await log.read(limit=1000))
+        everything = b"".join(one.payload for one in await site.log.read(limit=1000))
         for cookie in agent.http.cookie_jar:
             assert cookie.value.encode() not in everything
 
 
-async def test_what_is_no_sound_transfer_is_left_to_gws(database: Database, log: EventLog) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url) as agent,
-    ):
-        call_id = answered_call(simulator)
-        for body in (b"{}", b"[1]", b"\xff", b'{"operationName":"SingleStepTransfer"}', bytes(400_000)):
-            directly = await AgentClient.post(agent, f"/api/v2/me/calls/{call_id}", body)
-            assert directly[0] == 400
-        assert not await site.events("TransferRequested")
-        assert len(await site.events("CommandObserved")) == 5
-        assert not simulator.truth.transfers_of(call_id)
+async def test_what_is_no_sound_transfer_is_left_to_gws(
+    simulator: Simulator, site: Tapped, agent: AgentClient
+) -> None:
+    call_id = answered_call(simulator)
+    for body in (b"{}", b"[1]", b"\xff", b'{"operationName":"SingleStepTransfer"}', bytes(400_000)):
+        directly = await AgentClient.post(agent, f"/api/v2/me/calls/{call_id}", body)
+        assert directly[0] == 400
+    assert not await site.events("TransferRequested")
+    assert len(await site.events("CommandObserved")) == 5
+    assert not simulator.truth.transfers_of(call_id)
 
 
-async def test_curls_habits_chunks_and_expect(database: Database, log: EventLog) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        raw_client(site.tap.url) as client,
-    ):
+async def test_curls_habits_chunks_and_expect(simulator: Simulator, site: Tapped) -> None:
+    async with raw_client(site.tap.url) as client:
         call_id = answered_call(simulator)
         head = (
             f"POST /api/v2/me/calls/{call_id} HTTP/1.1\r\nHost: x\r\n"
@@ -186,32 +175,24 @@ async def test_curls_habits_chunks_and_expect(database: Database, log: EventLog)
         assert len(await site.events("TransferAccepted")) == 1
 
 
-async def test_a_client_that_goes_does_not_stop_what_is_dispatched(database: Database, log: EventLog) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url) as agent,
-    ):
-        await agent.get("/api/v2/me")
-        call_id = answered_call(simulator)
-        simulator.faults.add("late_answer", call=call_id, seconds=0.3)
-        sending = asyncio.create_task(post(agent, call_id))
-        await simulator.until(lambda: simulator.truth.transfers_of(call_id))
-        sending.cancel()
-        await site.until("TransferAccepted")
+async def test_a_client_that_goes_does_not_stop_what_is_dispatched(
+    simulator: Simulator, site: Tapped, agent: AgentClient
+) -> None:
+    await agent.get("/api/v2/me")
+    call_id = answered_call(simulator)
+    simulator.faults.add("late_answer", call=call_id, seconds=0.6)
+    sending = asyncio.create_task(post(agent, call_id))
+    await simulator.until(lambda: simulator.truth.transfers_of(call_id))
+    sending.cancel()
+    await site.until("TransferAccepted")
 
 
 async def test_gws_that_cannot_be_reached_is_told_so_and_nothing_is_in_doubt(
-    database: Database, log: EventLog
+    simulator: Simulator, site: Tapped, agent: AgentClient
 ) -> None:
-    async with (
-        Simulator(seed=1) as simulator,
-        tapped(database, log, simulator) as site,
-        application(simulator, site.tap.url) as agent,
-    ):
-        await agent.get("/api/v2/me")
-        call_id = answered_call(simulator)
-        await simulator.stop()
-        status, body, _ = await post(agent, call_id)
-        assert (status, json.loads(body)["statusCode"]) == (503, 4)
-        assert [one for one in await site.kinds() if one.startswith("Transfer")][-1] == "TransferRejected"
+    await agent.get("/api/v2/me")
+    call_id = answered_call(simulator)
+    await simulator.stop()
+    status, body, _ = await post(agent, call_id)
+    assert (status, json.loads(body)["statusCode"]) == (503, 4)
+    assert [one for one in await site.kinds() if one.startswith("Transfer")][-1] == "TransferRejected"

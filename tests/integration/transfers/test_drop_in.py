@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy.engine import URL
 from transfer_site import QUICK, Site, open_site
 
+from service.gws import GwsClient
 from service.simulator import Simulator
 from service.transfers import State
 
@@ -78,17 +80,27 @@ async def test_a_key_belongs_to_one_request(site: Site) -> None:
     assert (site.executed(call.id), site.executed(other.id)) == (1, 1)
 
 
-async def test_a_running_one_is_waited_for_and_then_409(database_url: URL, simulator: Simulator) -> None:
-    timing = QUICK.__class__(**{**as_dict(QUICK), "wait_s": 0.1, "answer_s": 5.0})
-    async with open_site(database_url, simulator, timing, recording=False) as site:
+async def test_a_running_one_is_waited_for_and_then_409(
+    database_url: URL, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = asyncio.Event()
+    command_call = GwsClient.command_call
+
+    async def held(*arguments: Any, **more: Any) -> Any:
+        answer = await command_call(*arguments, **more)
+        await let_go.wait()
+        return answer
+
+    monkeypatch.setattr(GwsClient, "command_call", held)
+    async with open_site(database_url, simulator, replace(QUICK, wait_s=0.1), recording=False) as site:
         call = site.call()
-        simulator.faults.add("late_answer", seconds=0.6)
         first = asyncio.create_task(site.post(call.id, key="k"))
         await simulator.until(lambda: simulator.truth.commands)
         busy = await site.post(call.id, key="k")
         assert busy.status == 409
         assert int(busy.headers["Retry-After"]) > 0
         assert busy.json["type"].endswith("KeyBusy")
+        let_go.set()
         answered = await first
         assert (await site.post(call.id, key="k")).body == answered.body
         assert site.executed(call.id) == 1
@@ -107,35 +119,38 @@ async def test_64_at_once_with_one_key_are_one_transfer(site: Site) -> None:
 
 
 async def test_without_a_key_a_second_click_is_the_same_and_another_destination_is_refused(
-    site: Site,
+    database_url: URL, simulator: Simulator
 ) -> None:
-    call = site.call()
-    site.simulator.faults.add("late_answer", seconds=0.3)
-    first = asyncio.create_task(site.post(call.id))
-    await site.simulator.until(lambda: site.simulator.truth.commands)
-    elsewhere = await site.post(call.id, to="15003")
-    assert (elsewhere.status, elsewhere.json["type"]) == (409, "urn:calltrail:problem:CallBusy")
-    click = await site.post(call.id)
-    assert click.body == (await first).body
-    assert click.headers["Idempotent-Replayed"] == "true"
-    assert site.executed(call.id) == 1
+    async with open_site(database_url, simulator, settling=False) as site:  # what is not settled is live
+        call = site.call()
+        simulator.faults.add("late_answer", seconds=0.3)
+        first = asyncio.create_task(site.post(call.id))
+        await simulator.until(lambda: simulator.truth.commands)
+        elsewhere = await site.post(call.id, to="15003")
+        assert (elsewhere.status, elsewhere.json["type"]) == (409, "urn:calltrail:problem:CallBusy")
+        click = await site.post(call.id)
+        assert click.body == (await first).body
+        assert click.headers["Idempotent-Replayed"] == "true"
+        assert site.executed(call.id) == 1
 
 
-async def test_in_doubt_is_said_and_nothing_is_sent_again(site: Site) -> None:
-    call = site.call()
-    site.simulator.faults.add("drop_before_execution")
-    first = await site.post(call.id, key="k")
-    again = await site.post(call.id, key="k")
-    for answer in (first, again):
-        assert answer.status == 202
-        assert answer.headers["Location"] == f"/v1/transfers/{first.transfer_id}"
-        assert answer.json["statusCode"] == 9
-    transfer = await site.ended(call.id)
-    assert transfer.state is State.FAILED
-    settled = await site.post(call.id, key="k")
-    assert (settled.status, settled.json["statusCode"]) == (500, 4)
-    assert len(site.simulator.truth.commands) == 1
-    assert site.executed(call.id) == 0
+async def test_in_doubt_is_said_and_nothing_is_sent_again(database_url: URL, simulator: Simulator) -> None:
+    async with open_site(database_url, simulator, settling=False) as site:
+        call = site.call()
+        simulator.faults.add("drop_before_execution")
+        first = await site.post(call.id, key="k")
+        again = await site.post(call.id, key="k")
+        for answer in (first, again):
+            assert answer.status == 202
+            assert answer.headers["Location"] == f"/v1/transfers/{first.transfer_id}"
+            assert answer.json["statusCode"] == 9
+        site.settler.loop.start()
+        transfer = await site.ended(call.id)
+        assert transfer.state is State.FAILED
+        settled = await site.post(call.id, key="k")
+        assert (settled.status, settled.json["statusCode"]) == (500, 4)
+        assert len(simulator.truth.commands) == 1
+        assert site.executed(call.id) == 0
 
 
 @pytest.mark.parametrize("executed", [True, False])
@@ -311,7 +326,3 @@ async def test_gws_decides_on_calls_that_do_not_allow_it_and_the_trail_says_so(s
         assert transfer.state is State.REJECTED
         assert warned in transfer.request.warnings
         assert site.executed(call_id) == 0
-
-
-def as_dict(timing: Any) -> dict[str, Any]:
-    return {name: getattr(timing, name) for name in timing.__slots__}

@@ -11,8 +11,10 @@ from transfer_site import OPEN, QUICK, Site, open_site
 from service.errors import TransferSettled
 from service.simulator import Simulator
 from service.transfers import Abandon, Finding, Settle, State, work
-from service.transfers.evidence import Grade, Seen, is_error
+from service.transfers.evidence import Grade, is_error
 from service.transfers.settler import NOT_ASKED
+
+PATIENT = replace(QUICK, settle_s=60.0)
 
 FAULTS: list[tuple[str, dict[str, Any], State]] = [
     ("late_answer", {"seconds": 0.2}, State.CONFIRMED),
@@ -51,25 +53,30 @@ async def test_each_behaviour_of_gws_ends_as_it_really_went(
 
 
 @pytest.mark.parametrize("shape", ["device", "device_message", "call", "user", "event"])
-async def test_each_shape_of_an_error_is_understood(site: Site, shape: Any) -> None:
-    call = await site.seen_call()
-    site.simulator.faults.add("error_notification", shape=shape)
-    assert (await site.post(call.id)).json == {"statusCode": 0}
-    transfer = await site.ended(call.id)
-    assert transfer.state is State.FAILED
-    assert transfer.outcome.grade == Grade.ERROR_NOTIFIED  # type: ignore[union-attr]
-    assert site.executed(call.id) == 0
+async def test_each_shape_of_an_error_is_understood(
+    database_url: URL, simulator: Simulator, shape: Any
+) -> None:
+    async with open_site(database_url, simulator, PATIENT) as site:
+        call = await site.seen_call()
+        simulator.faults.add("error_notification", shape=shape)
+        assert (await site.post(call.id)).json == {"statusCode": 0}
+        transfer = await site.ended(call.id)
+        assert transfer.state is State.FAILED
+        assert transfer.outcome.grade == Grade.ERROR_NOTIFIED  # type: ignore[union-attr]
+        assert site.executed(call.id) == 0
 
 
 async def test_an_error_that_may_be_about_either_of_two_is_about_none(
     database_url: URL, simulator: Simulator
 ) -> None:
-    async with open_site(database_url, simulator) as site:
+    async with open_site(database_url, simulator, settling=False) as site:
         calls = [await site.seen_call(), await site.seen_call("15000", "15003")]
         simulator.faults.add("silence", call=calls[0].id)
         simulator.faults.add("error_notification", call=calls[1].id, shape="device")
         for call in calls:
             await site.post(call.id)
+        await site.told(is_error)
+        site.settler.loop.start()
         for call in calls:
             transfer = await site.ended(call.id)
             assert transfer.outcome.grade == Grade.STILL_THERE  # type: ignore[union-attr]
@@ -99,51 +106,43 @@ async def test_where_gws_cannot_be_asked_it_is_in_doubt_and_says_so(
 
 
 async def test_an_error_does_not_shorten_the_settle_window(database_url: URL, simulator: Simulator) -> None:
-    patient = replace(QUICK, settle_s=60.0)
-    async with open_site(database_url, simulator, patient, settling=False) as site:
+    async with open_site(database_url, simulator, PATIENT, settling=False) as site:
         call = await site.seen_call()
         simulator.faults.add("error_notification", shape="device")
         await site.post(call.id)
-        async with asyncio.timeout(10):
-            end = site.log.watch.next_position
-            while not any(is_error(seen) for seen in await notifications(site)):
-                await site.log.watch.beyond(end - 1)
-                end = site.log.watch.next_position
+        await site.told(is_error)
         site.handler.dispatcher.agents = {}
         await site.settler.look(-1)
         assert await site.database.pool.fetchval(work.NEXT_DUE) > 10.0
 
 
-async def notifications(site: Site) -> list[Seen]:
-    events = await site.log.read(kinds=["NotificationReceived"])
-    return [seen for stored in events if (seen := Seen.of(stored)) is not None]
-
-
 async def test_a_call_that_comes_back_contradicts_and_nothing_is_rewritten(site: Site) -> None:
     call = await site.seen_call()
-    site.simulator.faults.add("recall", seconds=0.2)
+    site.simulator.faults.add("recall", seconds=600.0)
     await site.post(call.id)
+    assert (await site.ended(call.id)).state is State.CONFIRMED
+    [executed] = site.simulator.truth.transfers_of(call.id)
+    site.simulator.recall_later(call, executed, 0.0)
     transfer = await site.ended(call.id, but=OPEN | {State.CONFIRMED})
     assert transfer.state is State.CONTRADICTED
     assert (await site.kinds(call.id))[-2:] == ["TransferConfirmed", "TransferContradicted"]
     assert site.executed(call.id) == 1
 
 
-async def test_a_hang_up_in_doubt_is_not_taken_for_a_transfer(site: Site) -> None:
-    call = await site.seen_call()
-    site.simulator.faults.add("drop_before_execution")
-    await site.post(call.id)
-    site.simulator.hangup(call.id, "15000")
-    await site.recorded(f"call-{call.id}", lambda event: event.kind == "CallSnapshotTaken")
-    [transfer] = await site.transfers(call.id)
-    assert transfer.state is State.IN_DOUBT
-    assert site.executed(call.id) == 0
-    found = Finding(False, "a person's decision", (), "WillardC", "the caller hung up")
-    settled = await site.handler.settle(transfer.id, Settle(transfer.id, found))
-    assert settled.transfer.state is State.FAILED
-    assert settled.transfer.outcome.settled_by == "WillardC"  # type: ignore[union-attr]
-    with pytest.raises(TransferSettled):
-        await site.handler.settle(transfer.id, Abandon(transfer.id, "WillardC", "again"))
+async def test_a_hang_up_in_doubt_is_not_taken_for_a_transfer(
+    database_url: URL, simulator: Simulator
+) -> None:
+    async with open_site(database_url, simulator, settling=False) as site:
+        doubted = await site.hung_up_in_doubt()
+        assert doubted.state is State.IN_DOUBT
+        call_id = doubted.request.call_id
+        assert site.executed(call_id) == 0
+        found = Finding(False, "a person's decision", (), "WillardC", "the caller hung up")
+        settled = await site.handler.settle(doubted.id, Settle(doubted.id, found))
+        assert settled.transfer.state is State.FAILED
+        assert settled.transfer.outcome.settled_by == "WillardC"  # type: ignore[union-attr]
+        with pytest.raises(TransferSettled):
+            await site.handler.settle(doubted.id, Abandon(doubted.id, "WillardC", "again"))
 
 
 @pytest.mark.parametrize("fault", ["duplicate_notification", "reorder_notification", "lose_notification"])

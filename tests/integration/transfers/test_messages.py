@@ -50,7 +50,7 @@ async def test_commands_by_message_on_a_real_broker(site: Site, tmp_path: Path) 
     ):
 
         async def ask(message: TransferMessage) -> TransferReply:
-            response = await broker.request(message, COMMANDS, timeout=10)
+            response = await broker.request(message, COMMANDS, timeout=30)
             return TransferReply.model_validate(await response.decode())
 
         good = TransferMessage(call_id=call.id, agent="15000", destination="15002", key="k")

@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID, uuid4
+from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
+from program import calltrail
 from sqlalchemy.engine import URL, make_url
-from transfer_site import Site
+from transfer_site import Site, open_site
 
+from service.simulator import Simulator
 from service.transfers import State
 
-PROGRAM = "import sys; sys.argv[0] = 'calltrail'; from service.cli import main; main()"
+
+@pytest.fixture
+async def unsettled(database_url: URL, simulator: Simulator) -> AsyncIterator[Site]:
+    async with open_site(database_url, simulator, settling=False) as opened:
+        yield opened
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    status: int
-    out: str
-    error: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-async def calltrail(database: URL, *arguments: str) -> Ended:
-    url = database.render_as_string(hide_password=False)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM, *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ
-        | {"DATABASE_URL": url, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "COLUMNS": "200"},
-    )
-    out, error = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), error.decode())
-
-
-async def in_doubt(site: Site) -> UUID:
-    """A transfer that nothing recorded settles: the connection broke, and the caller hung up."""
-    call = await site.seen_call()
-    site.simulator.faults.add("drop_before_execution", call=call.id)
-    answered = await site.post(call.id)
-    site.simulator.hangup(call.id, "15000")
-    await site.recorded(f"call-{call.id}", lambda event: event.kind == "CallSnapshotTaken")
-    return answered.transfer_id
-
-
-async def test_a_person_finds_what_is_in_doubt_and_settles_it(site: Site) -> None:
-    database = site.database.url
-    transfer_id = await in_doubt(site)
+async def test_a_person_finds_what_is_in_doubt_and_settles_it(unsettled: Site) -> None:
+    database = unsettled.database.url
+    transfer_id = (await unsettled.hung_up_in_doubt()).id
     listed, table = await asyncio.gather(
         calltrail(database, "transfers", "--in-doubt", "--json"),
         calltrail(database, "transfers", "--in-doubt"),

@@ -16,7 +16,7 @@ from service.transfers.dispatcher import Dispatcher
 from service.transfers.journal import Extra, Journal
 
 PATIENT = replace(QUICK, answer_s=60.0, lease_s=60.0, settle_s=60.0)
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 
 
 class SlowJournal(Journal):

@@ -69,7 +69,7 @@ def test_what_grows_without_sessions_is_searched_for_garbage() -> None:
 async def test_at_its_end_the_collector_is_python_s_again() -> None:
     heap = Heap(lambda: Heap.MANY)
     heap.loop.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await heap.loop.ready.wait()
     assert not gc.isenabled()
     await heap.loop.stop()
