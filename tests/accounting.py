@@ -29,7 +29,7 @@ class Account:
     resumed: int
 
 
-async def account(log: EventLog, simulator: Simulator, agent: str) -> Account:
+async def account(log: EventLog, simulator: Simulator, agent: str, *, travel_s: float = TRAVEL_S) -> Account:
     """Check an agent's record against the truth.
 
     Raises AssertionError where a promise is broken.
@@ -54,7 +54,7 @@ async def account(log: EventLog, simulator: Simulator, agent: str) -> Account:
     published = [message for message in simulator.truth.published if message.agent == agent]
     missing = [message for message in published if number_of(message.body) not in recorded]
     for message in missing:
-        assert any(start - TRAVEL_S <= message.at <= end + TRAVEL_S for start, end in gaps), (
+        assert any(start - travel_s <= message.at <= end + travel_s for start, end in gaps), (
             f"{agent}: {message.body!r} published at {message.at} is neither recorded nor in a gap of {gaps}"
         )
     resumed = sum(isinstance(event, events.SessionResumed) for _, event in history)
@@ -77,7 +77,7 @@ def gaps_of(history: Sequence[Any]) -> list[tuple[float, float]]:
                 begun = seconds(alive, last_opened)
                 since = begun if since is None else min(since, begun)
             case events.SessionClosed(at=at):
-                since = at.timestamp()
+                since = at.timestamp() if since is None else min(since, at.timestamp())
             case _:
                 pass
     if since is not None:
