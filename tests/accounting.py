@@ -73,7 +73,7 @@ def gaps_of(history: Sequence[Any]) -> list[tuple[float, float]]:
                 begun = seconds(alive, last_opened)
                 since = begun if since is None else min(since, begun)
             case events.SessionClosed(at=at):
-                since = at.timestamp()
+                since = at.timestamp() if since is None else min(since, at.timestamp())
             case _:
                 pass
     if since is not None:
