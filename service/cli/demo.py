@@ -298,7 +298,8 @@ class Demonstration:
 
 
 def legs(call: dict[str, Any]) -> str:
-    return ", ".join(f"{leg['phone_number']} {leg['state']}" for leg in call["legs"])
+    """Each leg; of one that is known from a snapshot alone, GWS has told the agent and not yet the number."""
+    return ", ".join(f"{leg['phone_number'] or leg['agent'] or '-'} {leg['state']}" for leg in call["legs"])
 
 
 def any_event(_: dict[str, Any]) -> bool:
