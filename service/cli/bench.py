@@ -27,7 +27,8 @@ from sqlalchemy.engine import URL
 from service.cli.delay import delayed
 from service.cli.raw_copy import HEADER, TRAILER, encode_rest, encode_rows
 from service.cli.traffic import Traffic
-from service.log import EventLog, NewEvent, open_log
+from service.log import EventLog, NewEvent, Producer, open_log
+from service.log.ids import COUNT_BITS
 from service.log.sql import COLUMNS
 from service.log.verify import verify_log
 from service.postgres import Database, connect_arguments, open_pools
@@ -44,7 +45,9 @@ FILL = 50_000
 FEWEST = 2_000  # events in a round
 ALONE = 2_000  # events of one producer
 FOLLOWED = 500
-STAGES = (100_000, 1_000_000, 10_000_000)
+STAGES = (100_000, 1_000_000)
+BYTES_PER_EVENT = 700  # table, indexes and tiles take 560 of these, the rows of COPY beside them the rest
+WAL_BYTES = 2 << 30  # Postgres' max_wal_size is 1 GiB, which it may exceed
 FAR_S = 0.01
 FAR_ALONE = 50
 MIB = 1 << 20
@@ -251,10 +254,19 @@ class Bench:
         return {"events": await self.log.next_position(), **appending}
 
     async def fill(self, total: int) -> None:
-        """Append until the log holds `total` events."""
+        """Append until the log holds `total` events.
+
+        Inventing an event takes longer than appending it. So some are appended again and again, as the events
+        of other sessions on other calls: the indexes grow as they do with new ones.
+        """
+        begin, start = perf_counter(), await self.log.next_position()
+        events: list[NewEvent] = []
         while (there := await self.log.next_position()) < total:
-            self.say(f"filling: {there:,} of {total:,}")
-            await self.bulk(self.take(min(FILL, total - there)))
+            rate = (there - start) / (perf_counter() - begin)
+            left = f", {rate:,.0f}/s, {(total - there) / rate:,.0f} s left" if rate else ""
+            self.say(f"filling: {there:,} of {total:,}{left}")
+            events = events or self.take(min(FILL, total - there))
+            await self.bulk(as_others(events[: total - there]))
 
     async def measure_size(self) -> dict[str, Any]:
         """Bytes an event on disk; the write-ahead log of some more events; and how fast all is verified."""
@@ -302,6 +314,21 @@ class Bench:
         }
 
 
+def as_others(events: Sequence[NewEvent]) -> list[NewEvent]:
+    """The same events of other producers, in the same turns, in streams as many and as long as theirs."""
+    producers: dict[int, Producer] = {}
+    streams: dict[str, str] = {}
+    others = []
+    for event_id, stream, kind, payload in events:
+        producer = producers.get(event_id.int >> COUNT_BITS)
+        if producer is None:
+            producer = producers[event_id.int >> COUNT_BITS] = Producer.new()
+        if (other := streams.get(stream)) is None:
+            other = streams[stream] = f"{stream.partition('-')[0]}-{uuid4().hex}"
+        others.append(NewEvent(producer.event_id(Producer.count_of(event_id)), other, kind, payload))
+    return others
+
+
 @contextmanager
 def memory(result: dict[str, Any], what: str) -> Iterator[None]:
     """Put what this process takes of memory before and after into `result`, in MiB."""
@@ -318,12 +345,17 @@ def resident_mib() -> float:
     return getrusage(RUSAGE_SELF).ru_maxrss / 1024
 
 
-async def run_bench(
-    server: URL, total: int, say: Callable[[str], None], *, sag: bool = False
-) -> dict[str, Any]:
-    """All figures, at `total` events; appending is also measured at each power of ten on the way.
+def needed_bytes(total: int) -> int:
+    """The room on disk for so many events, the rows of COPY beside them, and the write-ahead log."""
+    return total * BYTES_PER_EVENT + WAL_BYTES
 
-    With `sag` the log then grows to ten million events, and appending is measured there too.
+
+async def run_bench(
+    server: URL, total: int, say: Callable[[str], None], *, grow_to: int = 0
+) -> dict[str, Any]:
+    """All figures, at `total` events; appending is also measured at each stage on the way.
+
+    With `grow_to` the log then grows to so many events, and appending is measured on that way too.
     """
     async with (
         fresh_database(server) as database,
@@ -334,7 +366,7 @@ async def run_bench(
         await bench.warm_up()
         result: dict[str, Any] = {}
         with memory(result, "append"):
-            growth = [await bench.grow(size) for size in (*(size for size in STAGES if size < total), total)]
+            growth = [await bench.grow(size) for size in stages(0, total)]
         result |= {**growth[-1], "append_events_per_s": growth[-1]["append_concurrent_events_per_s"]}
         say("one producer, reading, following")
         result |= await bench.measure_serial(ALONE)
@@ -348,9 +380,13 @@ async def run_bench(
         result["verify_worker_rss_most_mib"] = getrusage(RUSAGE_CHILDREN).ru_maxrss / 1024
         say(f"with {FAR_S * 1e3:.0f} ms added to each round trip")
         result |= await bench.measure_far_away()
-        if sag:
-            growth += [await bench.grow(size) for size in STAGES if size > total]
+        growth += [await bench.grow(size) for size in stages(total, grow_to)]
         return {**result, "growth": growth}
+
+
+def stages(beyond: int, upto: int) -> list[int]:
+    """The sizes at which appending is measured, on the way from one size of the log to another."""
+    return [size for size in STAGES if beyond < size < upto] + [upto] * (upto > beyond)
 
 
 async def one(data: bytes) -> AsyncIterator[bytes]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import typer
@@ -15,9 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy.engine import URL, make_url
 
 from service.cli import show
-from service.cli.bench import run_bench
+from service.cli.bench import needed_bytes, run_bench
 from service.cli.options import AsJson, DataDir, run, target
 from service.config import Settings, load_settings
+from service.errors import BadConfig
 from service.log import open_log
 from service.log.checkpoints import KEY_FILE, PUBLIC_FILE, Checkpoints, add_key, load_keys, read_public
 from service.log.training import train_on_log
@@ -129,23 +132,28 @@ def train_dictionary(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 def bench_log(
     events: Annotated[int, typer.Option(min=50_000, help="How many events the log is to hold.")] = 1_000_000,
-    sag: Annotated[
-        bool, typer.Option("--sag", help="Let it grow to ten million afterwards, and append there too.")
-    ] = False,
+    grow_to: Annotated[
+        int, typer.Option(help="Let it grow to so many events afterwards, and append there too.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure the log against what Postgres can do without it, in a database of its own, fsync on.
 
     calltrail bench log --events 1000000
+
+    calltrail bench log --events 100000 --grow-to 10000000
     """
 
     async def main() -> None:
-        def say(what: str) -> None:
-            if not as_json:
-                show.console.print(what)
+        begin = perf_counter()
 
-        async with bench_server() as url:
-            result = await run_bench(url, events, say, sag=sag)
+        def say(what: str) -> None:
+            typer.echo(f"{perf_counter() - begin:6.1f} s  {what}", err=True)
+
+        needed = needed_bytes(max(events, grow_to))
+        say(f"needs {needed / (1 << 30):.1f} GiB of disk")
+        async with bench_server(needed) as url:
+            result = await run_bench(url, events, say, grow_to=grow_to)
         if as_json:
             show.print_json(result)
             return
@@ -164,13 +172,25 @@ def bench_log(
 
 
 @asynccontextmanager
-async def bench_server() -> AsyncIterator[URL]:
-    """The configured server, or an embedded one in a temporary folder; both as durable as in production."""
+async def bench_server(needed: int) -> AsyncIterator[URL]:
+    """The configured server, or an embedded one in a temporary folder; both as durable as in production.
+
+    Raises:
+        BadConfig: the folder has not the bytes that are needed.
+
+    """
     settings = load_settings()
     if settings.database_url:
         yield parse_url(settings.database_url)
         return
     with tempfile.TemporaryDirectory(prefix="calltrail-bench-", ignore_cleanup_errors=True) as folder:
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise BadConfig(
+                "TMPDIR",
+                f"has {free / (1 << 30):.1f} GiB free below {folder}, less than this takes",
+                "Set it to a folder with more, or measure fewer events",
+            )
         os.chmod(folder, 0o755)  # noqa: PTH101, S103 the server may run under another account
         server = EmbeddedPostgres(Path(folder))
         yield make_url(await asyncio.to_thread(server.start))

@@ -274,16 +274,23 @@ class Recording:
         now = datetime.now(UTC)
         since = session.doubt_since or session.alive_at
         event: Event = SessionLost(
-            session=session.key, agent=session.agent, at=now, cause=lost, last_alive=since
+            session=session.key, agent=session.agent, at=now, cause=lost or closed, last_alive=since
         )
+        others = [other for other in self.sessions.others(session) if other.polls]
         if closed and session.doubt_since is None:
+            if not session.polls and not others:
+                cause = (
+                    "it was ended while it did not poll: what waited in the server for a poll went with it"
+                )
+                gap = GapSuspected(
+                    session=session.key, agent=session.agent, at=now, cause=cause, last_alive=since
+                )
+                session.note(told(gap))
             event = SessionClosed(session=session.key, agent=session.agent, at=now, reason=closed)
         stream = session_stream(session.key)
         session.note(NewEvent(session.numbers.event_id(LOST_COUNT), stream, event.kind(), encode(event)))
-        for other in self.sessions.others(session):
-            if other.polls and other.agent is not None:
-                session.note(told(SessionResumed(session=other.key, agent=other.agent, at=now)))
-                return
+        for other in others[:1]:
+            session.note(told(SessionResumed(session=other.key, agent=session.agent, at=now)))
 
     # Events
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from accounting import account
 from tapping import DEADLINE_S, application, inject, tapped
 
 from service.errors import DatabaseUnavailable
@@ -105,3 +106,37 @@ async def test_what_was_refused_is_not_certain(
         [lost] = await site.events("SessionLost")
         assert len(await site.bodies()) == 1
         assert lost.last_alive.timestamp() <= simulator.truth.published[-1].at
+
+
+async def test_what_waits_in_the_server_when_the_application_leaves_lies_in_a_gap(
+    database: Database, log: EventLog
+) -> None:
+    """It goes with the session: nobody polls for it any more."""
+    async with (
+        Simulator(seed=1) as simulator,
+        tapped(database, log, simulator) as site,
+        application(simulator, site.tap.url) as agent,
+    ):
+        await agent.open(CALLS)
+        await agent.connect_raw(ack=0)
+        inject(simulator, range(1))
+        await agent.bayeux({"channel": "/meta/disconnect"})
+        told = await account(log, simulator, "15000")
+        assert (told.published, told.recorded, told.missing) == (1, 0, 1)
+        assert (await site.kinds())[-1] == "SessionClosed"
+
+
+async def test_an_application_that_leaves_while_it_polls_leaves_no_doubt(
+    database: Database, log: EventLog
+) -> None:
+    async with (
+        Simulator(seed=1) as simulator,
+        tapped(database, log, simulator) as site,
+        application(simulator, site.tap.url) as agent,
+    ):
+        await agent.open(CALLS)
+        held = agent.hold(ack=0)
+        await agent.held()
+        await agent.bayeux({"channel": "/meta/disconnect"})
+        await held
+        assert not await site.events("GapSuspected")
