@@ -13,10 +13,6 @@ from service import events
 from service.log import EventLog, StoredEvent
 from service.simulator import Simulator
 
-TRAVEL_S = 1.0
-"""A response travels: what is published meanwhile lies before the moment at which it was read. The proxies'
-latencies and drips, the simulator's short delay and a busy machine may add up to this."""
-
 
 @dataclass(frozen=True)
 class Account:
@@ -29,7 +25,7 @@ class Account:
     resumed: int
 
 
-async def account(log: EventLog, simulator: Simulator, agent: str, *, travel_s: float = TRAVEL_S) -> Account:
+async def account(log: EventLog, simulator: Simulator, agent: str) -> Account:
     """Check an agent's record against the truth.
 
     Raises AssertionError where a promise is broken.
@@ -54,7 +50,7 @@ async def account(log: EventLog, simulator: Simulator, agent: str, *, travel_s: 
     published = [message for message in simulator.truth.published if message.agent == agent]
     missing = [message for message in published if number_of(message.body) not in recorded]
     for message in missing:
-        assert any(start - travel_s <= message.at <= end + travel_s for start, end in gaps), (
+        assert any(start <= message.at <= end for start, end in gaps), (
             f"{agent}: {message.body!r} published at {message.at} is neither recorded nor in a gap of {gaps}"
         )
     resumed = sum(isinstance(event, events.SessionResumed) for _, event in history)

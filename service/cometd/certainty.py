@@ -52,7 +52,14 @@ class Certainty:
         With acknowledgement, events outside a batch say nothing about those that wait in the server's queue.
         """
         whole = delivery.batch is not None or not delivery.acknowledged
-        return delivery.at if whole else self.since
+        return self._no_earlier(delivery.asked_at) if whole else self.since
+
+    def polled_in_vain(self, asked_at: float) -> None:
+        """Let the span reach to when a connect was sent whose good response has no events."""
+        self.since = self._no_earlier(asked_at)
+
+    def _no_earlier(self, moment: float) -> float:
+        return moment if self.since is None else max(self.since, moment)
 
     def doubt(self, client_id: str, cause: str, wall: float) -> list[PossibleGap]:
         """Tell the possible gap of a failed poll without acknowledgement, once until polls succeed again."""

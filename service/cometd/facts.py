@@ -6,8 +6,9 @@ Times (`at`, `since`) are wall-clock seconds since 1970, by the clock of this ma
 A session is a span of certainty: from `Opened` on, every event of its channels is delivered, until `Lost`.
 The gap after a loss runs from `Lost.since` to the next `Opened`. In a session without acknowledgement a
 `PossibleGap` runs from its `since` to the `Resumed` that follows, or to the next `Opened` if the session is
-lost first. `since` is the moment when the last good connect response came whose events were confirmed; what
-the server publishes while a response travels lies just before that moment.
+lost first. `since` is the moment when the last connect was sent that has a good response whose events were
+confirmed. The server wrote that response some time later, when cannot be known here; but what it published
+before the request came is in that response, or was in one before.
 
 Client ids are secrets: they are in the fields, never in the repr.
 """
@@ -33,7 +34,7 @@ class Delivery:
     come in a connect response. Then the same object comes again until it is confirmed.
     `client_id`, `acknowledged`: the session, and whether it has the acknowledgement extension.
     `request_id`: the id of the request answered, None if the events came unasked.
-    `at`: when the response had been read.
+    `asked_at`: when the request was sent that the response answers. `at`: when that had been read.
     `attempt`: 1, or how many times in a row the consumer has been given these events, with those that joined
     them since. A stalled consumer can count its stall by it.
 
@@ -47,6 +48,7 @@ class Delivery:
     client_id: str = field(repr=False)
     acknowledged: bool
     request_id: str | None
+    asked_at: float
     at: float
     attempt: int = 1
     confirmed: bool = False

@@ -26,6 +26,7 @@ class Moves:
     """
 
     __slots__ = (
+        "_ahead",
         "_certain",
         "_closing",
         "_held",
@@ -71,7 +72,7 @@ class Moves:
         self._timing = timing or Timing()
         self._patience = Patience(self._timing, rng)
         self._writer = Writer(rng)
-        self._now = self._wall = self._not_before = 0.0
+        self._now = self._wall = self._ahead = self._not_before = 0.0
         self._news = News()
         self._request: Request | None = None
         self._certain = Certainty()
@@ -100,10 +101,25 @@ class Moves:
             return
         attempt = 1 if self._held is None else self._held.attempt + 1
         self._held = None
-        request_id = request.ids[0]
         self._news.tell(
-            Delivery(events, batch, self.client_id or "", self.acknowledged, request_id, self._wall, attempt)
+            Delivery(
+                events,
+                batch,
+                self.client_id or "",
+                self.acknowledged,
+                request.ids[0],
+                self._asked_at(request),
+                self._wall,
+                attempt,
+            )
         )
+
+    def _tell_time(self, now: float, wall: float) -> None:
+        self._now, self._wall, self._ahead = now, wall, wall - now
+
+    def _asked_at(self, request: Request) -> float:
+        """When a request was sent, by the clock of `wall`."""
+        return request.sent_at + self._ahead
 
     def _open(self, granted: tuple[str, ...]) -> None:
         assert self.client_id is not None, "the handshake gave an id"

@@ -110,7 +110,7 @@ class Session(Opening):
         """Take a response, or with a streaming transport a frame, to what is under way."""
         request = self._request
         assert request is not None, "an answer needs a request"
-        self._now, self._wall = now, wall
+        self._tell_time(now, wall)
         events = tuple(message for message in messages if message.is_event)
         metas = [message for message in messages if not message.is_event]
         self._heed(messages)
@@ -141,7 +141,7 @@ class Session(Opening):
 
     def failed(self, error: CometdError, now: float, wall: float) -> list[Item]:
         """Take note that what is under way got no usable answer."""
-        self._now, self._wall = now, wall
+        self._tell_time(now, wall)
         self._fail(error)
         return self._news.take()
 
@@ -216,7 +216,7 @@ class Session(Opening):
         self._deliver(events, batch, request)
         if not events:
             self.acked = self.acked if batch is None else batch
-            self._certain.since = self._wall
+            self._certain.polled_in_vain(self._asked_at(request))
         self._wait(0.0)
         if request.steady and not events:
             self._not_before = max(self._not_before, request.sent_at + self._timing.pace[0])

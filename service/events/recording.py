@@ -83,7 +83,7 @@ class GapSuspected(Event, frozen=True):
 
 
 class SessionClosed(Event, frozen=True):
-    """We ended the session."""
+    """We ended the session. Up to `at` nothing is missing."""
 
     session: UUID
     agent: str

@@ -1,10 +1,11 @@
 """Appending, with group commit.
 
-Whoever appends hands over a request and waits. Two tasks per process, the lanes, take the requests that have
-gathered and write them, each lane a batch in one transaction of its own (`service.log.transaction`). While
-one lane's batch is being written the other's is packed, committed to and drafted, on the supposition that the
-first will be in; Postgres sees to it that a draft counts only if the log ends where it supposes. A request
-that cannot be granted (a condition, a reused id) is left out and told so; the others go in.
+Who appends alone while nothing is being written writes it himself. Otherwise he hands over a request and
+waits: two tasks per process, the lanes, take the requests that have gathered and write them, each lane a
+batch in one transaction of its own (`service.log.transaction`). While one batch is being written the next is
+packed, committed to and drafted, on the supposition that the first will be in; Postgres sees to it that a
+draft counts only if the log ends where it supposes. A request that cannot be granted (a condition, a reused
+id) is left out and told so; the others go in.
 
 The promises: positions are given out under the head's lock, so their order is the order of commit and there
 are no holes; a request's events go in together or not at all; what is answered is durable. When the
@@ -89,6 +90,7 @@ class Appender:
         self._stirred = asyncio.Event()
         self._stopping = False
         self._lanes: list[asyncio.Task[None]] = []
+        self._at_once = asyncio.Lock()  # held by who writes his own request
         self._idle: list[asyncpg.Connection[asyncpg.Record]] = []
         self._clock = DatabaseClock()
         self._turn = asyncio.Lock()  # to go on from `_state`
@@ -112,6 +114,8 @@ class Appender:
             for lane in stuck:
                 lane.cancel()
             await asyncio.gather(*stuck, return_exceptions=True)
+        async with self._at_once:
+            pass  # who writes his own request gives up in KEEP_TRYING_S
         for connection in self._idle:
             connection.terminate()
         self._idle = []
@@ -143,37 +147,36 @@ class Appender:
             size += len(event.payload)
         if not events:
             return []
-        return await self._ask(events, conditions, also, size).positions
-
-    def _ask(
-        self,
-        events: Sequence[NewEvent],
-        conditions: Sequence[Condition],
-        also: Sequence[Statement],
-        size: int,
-    ) -> Request:
         request = Request(events, conditions, also, size)
+        at_rest = not (self._waiting or self._under_way or self._stopping) and bool(self._lanes)
         self._waiting.append(request)
         self._waiting_events += len(events)
-        self._stirred.set()
-        return request
+        try:
+            if at_rest:
+                await asyncio.sleep(0)  # who appends at the same moment shares the batch
+                if self._waiting == [request] and not self._under_way:
+                    await self._write_alone(request)
+        finally:
+            if self._waiting:
+                self._stirred.set()
+        return await request.positions
+
+    async def _write_alone(self, request: Request) -> None:
+        """Write the only request that waits, without a lane."""
+        async with self._at_once:
+            self._waiting, self._waiting_events = [], 0
+            self._under_way = len(request.events)
+            [fate] = await self._fates([request])
+        request.answer(fate)
 
     async def _lane(self) -> None:
         while batch := await self._take():
             try:
-                fates = await self._write(batch)
-            except CalltrailError as error:
-                fates = [error] * len(batch)
-            except Exception as error:
-                logger.exception("append failed")
-                fates = [OutcomeUnknown(f"the append failed unexpectedly: {error!r}")] * len(batch)
+                fates = await self._fates(batch)
             except BaseException:
                 for request in batch:
                     request.answer(OutcomeUnknown("the appender was stopped while it wrote"))
                 raise
-            finally:
-                self._under_way -= sum(len(request.events) for request in batch)
-                self._stirred.set()
             for at in range(0, len(batch), BREATH):
                 for request, fate in zip(batch[at : at + BREATH], fates[at : at + BREATH], strict=True):
                     request.answer(fate)
@@ -203,6 +206,20 @@ class Appender:
         self._waiting_events -= events
         self._under_way += events
         return batch
+
+    async def _fates(self, batch: list[Request]) -> list[list[int] | CalltrailError]:
+        """Write `batch`, which is under way until then, and return its fates."""
+        try:
+            return await self._write(batch)
+        except CalltrailError as error:
+            return [error] * len(batch)
+        except Exception as error:
+            logger.exception("append failed")
+            return [OutcomeUnknown(f"the append failed unexpectedly: {error!r}")] * len(batch)
+        finally:
+            self._under_way -= sum(len(request.events) for request in batch)
+            if self._waiting:
+                self._stirred.set()
 
     async def _write(self, batch: list[Request]) -> list[list[int] | CalltrailError]:
         """Write `batch` and return its fates; while the database is away, try for KEEP_TRYING_S."""
@@ -284,8 +301,11 @@ class Appender:
         """Record, once, that the clock was set back."""
         if stepped is not None and stepped.event_id != self._stepped:
             self._stepped = stepped.event_id
-            request = self._ask([stepped], (), (), len(stepped.payload))
+            request = Request([stepped], (), (), len(stepped.payload))
             request.positions.add_done_callback(asyncio.Future.exception)  # another process may be first
+            self._waiting.append(request)
+            self._waiting_events += 1
+            self._stirred.set()
 
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
         connection = await self._database.connect()

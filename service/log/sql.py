@@ -77,7 +77,16 @@ HEAD_TREE = "SELECT next_position, tree FROM log_head"
 
 TILES = "SELECT level, index, root, hashes FROM log_tile WHERE level = $1 AND index >= $2 AND index < $3"
 
-TILE_COUNTS = "SELECT level, count(*) AS count FROM log_tile GROUP BY level ORDER BY level"
+TILE_COUNTS = """
+SELECT level, count(*) FILTER (WHERE reach <= $1) AS count,
+    count(*) FILTER (WHERE reach > next_position) AS beyond
+FROM (SELECT level, (index + 1) * 256 ^ (level + 1) AS reach FROM log_tile) AS tile, log_head
+GROUP BY level ORDER BY level
+"""
+"""How many tiles the first $1 events have, and how many there are of events that the head does not know of.
+
+In one statement, so that a log that grows meanwhile fits its head.
+"""
 
 HEAD_AND_BEYOND = """
 SELECT next_position, tree, (

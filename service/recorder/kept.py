@@ -113,7 +113,6 @@ class Keeper:
         session: UUID,
         delivered: int,
         acked: int,
-        since: float | None,
         status: str,
         reason: str,
     ) -> Statement:
@@ -129,7 +128,7 @@ class Keeper:
                 channels=state.channels,
             )
         )
-        alive_at = None if since is None else moment(since)
+        alive_at = None if state.since is None else moment(state.since)
         kept = Kept(session, delivered, acked, alive_at, state.idle, sealed)
         return self._statement(kept, status, reason)
 

@@ -294,9 +294,8 @@ class AgentRecorder:
             lost = SessionLost(session=session, agent=agent, at=now, cause=item.reason, last_alive=since)
             self.journal.note(session, lost)
         elif was_open:
-            self.journal.note(
-                session, SessionClosed(session=session, agent=agent, at=now, reason=item.reason)
-            )
+            at = moment_of(item.since) or now  # what came to the server after that, it did not send any more
+            self.journal.note(session, SessionClosed(session=session, agent=agent, at=at, reason=item.reason))
         elif not self._closing.is_set():
             self._refused(item.reason, now)
 
@@ -318,21 +317,18 @@ class AgentRecorder:
         if not self._open:
             return [self._keeper.nothing(self.status, self.reason)]
         client = self._client
-        state = client.resume_state if client is not None else None
-        if client is None or state is None:
+        if client is None:
+            return []
+        state = client.resume_state if delivery is None else client.resume_state_after(delivery)
+        if state is None:
             return []  # it is lost already, and what says so comes next
-        acked, since = client.acked, state.since
-        if delivery is not None and delivery.batch is not None:
-            acked, since = delivery.batch, delivery.at
-        elif delivery is not None and not delivery.acknowledged:
-            since = delivery.at
+        acked = client.acked if delivery is None or delivery.batch is None else delivery.batch
         statement = self._keeper.session(
             state,
             self._access.gws.csrf,
             session=self._session,
             delivered=delivered,
             acked=acked,
-            since=since,
             status=self.status,
             reason=self.reason,
         )

@@ -23,6 +23,7 @@ MONDAY_S = 4 * 86_400  # the first Monday of the epoch
 SPEED = 400.0
 TALK_S = 75.0
 SETTLE_S = 0.15
+PATIENCE_S = 600.0  # on a slow machine the day lasts longer, and no call of it is missing
 CALLS_PER_S = 220.0
 POLL_EVERY_MS = 400  # the agents' applications are advised to; what is told between two polls comes together
 LOSS_EVERY = 250
@@ -44,6 +45,7 @@ async def day(calls: int, agents: int, seed: int) -> None:
             talk_s=TALK_S,
             speed=SPEED,
             settle_s=SETTLE_S,
+            patience_s=PATIENCE_S,
             commands_through=address,
             calendar=Calendar(three_weeks_ago(time.time())),
             loss_every=LOSS_EVERY,

@@ -61,8 +61,7 @@ OUTCOMES: dict[str, tuple[float, dict[str, Any]]] = {
 SEGMENTS = ("Private", "Business", "Premium")
 LANGUAGES = ("de", "en", "fr", "it")
 SPARE_SHARE = 0.1
-PATIENCE_S = 5.0
-"""How long a caller waits while no more than this share of the agents is free, in real seconds."""
+"""Callers wait while no more than this share of the agents is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +97,11 @@ class Scenario:
     times faster than real ones (the simulator's own `speed` is set to it, so that durations look right).
     `transfer_share` of the talks end in a transfer, `back_share` of the later ones go back to the agent
     before (ping-pong). After a transfer an agent looks at the telephone for `settle_s` real seconds before
-    deciding whether it worked. `through` is the address that the agents' applications send to, the
-    simulator's own when None. Where `commands_through` is given, `commanded_share` of the single-step
-    transfers are sent to that address instead. With a `calendar` the `calls` bear its times, spread over
-    its weeks; every `loss_every` calls an agent's CometD session is lost. `happened` counts what was done.
+    deciding whether it worked; a caller waits `patience_s` real seconds for an agent. `through` is the
+    address that the agents' applications send to, the simulator's own when None. Where `commands_through`
+    is given, `commanded_share` of the single-step transfers are sent to that address instead. With a
+    `calendar` the `calls` bear its times, spread over its weeks; every `loss_every` calls an agent's CometD
+    session is lost. `happened` counts what was done.
     """
 
     world: World
@@ -112,6 +112,7 @@ class Scenario:
     transfer_share: float = 0.45
     back_share: float = 0.35
     settle_s: float = 0.3
+    patience_s: float = 5.0
     through: str | None = None
     commands_through: str | None = None
     commanded_share: float = 0.7
@@ -303,7 +304,7 @@ class Scenario:
             return self._seat(None)
         turn = asyncio.get_running_loop().create_future()
         self._callers.append(turn)
-        if not (await asyncio.wait([turn], timeout=PATIENCE_S))[0]:
+        if not (await asyncio.wait([turn], timeout=self.patience_s))[0]:
             turn.cancel()
             return None
         agent: str = turn.result()

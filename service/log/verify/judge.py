@@ -119,9 +119,10 @@ class Judge:
     async def judge_upper_tiles(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
         """Compare the tiles above level 0 with the roots below them, and count all."""
         below, level = self.stored_tiles, 0
-        counts = {row["level"]: row["count"] for row in await connection.fetch(sql.TILE_COUNTS)}
+        rows = await connection.fetch(sql.TILE_COUNTS, self.report.size)
+        counts = {row["level"]: row["count"] for row in rows}
         while full := len(below) // HASH_BYTES:
-            if counts.pop(level, 0) != full:
+            if counts.get(level, 0) != full:
                 self.say(0, Kind.TILE, f"there are not {full} tiles at level {level}")
             level += 1
             above = []
@@ -136,5 +137,6 @@ class Judge:
                     first = index * TILE_WIDTH ** (level + 1)
                     self.say(first, Kind.TILE, f"the tile of level {level} does not fit those below it")
             below = b"".join(above)
-        for extra, count in counts.items():
-            self.say(0, Kind.TILE, f"{count} tiles too many at level {extra}")
+        for row in rows:
+            if row["beyond"]:
+                self.say(0, Kind.TILE, f"{row['beyond']} tiles too many at level {row['level']}")

@@ -36,9 +36,9 @@ async def verify_log(
     """
     with database_errors():
         async with database.pool.acquire() as connection:
+            kept = await connection.fetch(sql.KEPT_CHECKPOINTS)  # before the head, which grows meanwhile
             head = await connection.fetchrow(sql.HEAD_AND_BEYOND)
             assert head is not None
-            kept = await connection.fetch(sql.KEPT_CHECKPOINTS)
             dictionaries = {row["codec"]: row["dictionary"] for row in await connection.fetch(sql.CODECS, [])}
     report = Report(size=head["next_position"])
     signed = read_checkpoints(report, kept, against, origin, trusted)

@@ -78,7 +78,7 @@ async def rounds(database: Database, log: EventLog, *, count: int, seed: int, ac
         await taps.end(child)
         for one in applications:
             await check_given(log, one)
-        told = [await account(log, simulator, agent, travel_s=0.0) for agent in AGENTS]
+        told = [await account(log, simulator, agent) for agent in AGENTS]
         executed = [len(simulator.truth.transfers_of(call_id)) for call_id in tried]
         assert max(executed) == 1, "a call was transferred twice"
         struck = before.struck + behind.struck

@@ -1,4 +1,4 @@
-"""A process that ends, or stops, where a plan says."""
+"""A process that crashes where a plan says: its journal, and its client of the simulated GWS."""
 
 from __future__ import annotations
 
@@ -9,16 +9,8 @@ from uuid import UUID
 
 from service.gws import Answer, GwsClient
 from service.simulator import Simulator
-from service.transfers import (
-    Settle,
-)
-from service.transfers.decider import (
-    CallTransfers,
-    Command,
-    Dispatch,
-    Request,
-    TakeAnswer,
-)
+from service.transfers import Settle
+from service.transfers.decider import CallTransfers, Command, Dispatch, Request, TakeAnswer
 from service.transfers.journal import Extra, Journal
 
 NOBODY = "http://127.0.0.1:9"
@@ -34,6 +26,7 @@ NEVER, BEFORE, UNSENT, CONNECTED, SENT, ANSWERED, DURABLE = (
     "after the answer is durable",
 )
 SETTLING = "while settling"
+"""Where a process may crash; the settler's may while it settles."""
 REACHES_GWS = frozenset({NEVER, SENT, ANSWERED, DURABLE})
 
 

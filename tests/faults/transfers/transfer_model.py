@@ -1,43 +1,28 @@
-"""A small model of transfers: what must become of each, and what is shared by all schedules."""
+"""The model of transfers: what must have reached GWS, and what may be on record of it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 from uuid import UUID
 
-from crashing_process import (
-    ANSWERED,
-    CONNECTED,
-    REACHES_GWS,
-    SENT,
-    UNSENT,
-    CrashingClient,
-    CrashingJournal,
-    Plan,
-)
+from crashing_process import DEADLINE_S, CrashingClient, CrashingJournal, Plan, arrived
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 from sqlalchemy.engine import URL
 
 from service.cometd import Cookies, shared_http
-from service.log import EventLog, open_log
+from service.log import EventLog, Producer, open_log
 from service.postgres import Database, open_pools
 from service.simulator import Simulator
-from service.transfers import (
-    Outcome,
-    State,
-    Timing,
-    Transfer,
-    TransferCommand,
-    TransferHandler,
-)
+from service.transfers import Outcome, Settler, State, Timing, Transfer, TransferCommand, TransferHandler
 from service.transfers.dispatcher import Dispatcher
 
 AGENT = "15000"
-DESTINATIONS = tuple(str(15002 + number) for number in range(6))
-EXPIRE = "UPDATE transfer_work SET due_at = now() - interval '1 hour'"
+CALLS = 2
 HOUR_S = 3_600.0  # does not pass by itself
 TIMING = Timing(
     answer_s=HOUR_S,
@@ -66,44 +51,6 @@ class Expected:
     stall: asyncio.Event | None = None
     task: asyncio.Task[Outcome] | None = None
 
-    def sent(self, plan: Plan) -> None:
-        """It was its turn, under the plan."""
-        self.claim_over = False
-        if plan.crash == UNSENT:
-            self.phase = "unanswered"
-            return
-        self.attempts += 1
-        if not plan.reachable:
-            self.phase = "waiting" if self.attempts < TIMING.attempts else "answered"
-            return
-        self.arrivals += plan.crash in REACHES_GWS
-        self.phase = "unanswered" if plan.crash in {CONNECTED, SENT, ANSWERED} else "answered"
-
-    def learn(self, outcome: Outcome) -> None:
-        """Take what its caller was told, which must be the same each time."""
-        transfer = outcome.transfer
-        self.transfer_id = transfer.id
-        if transfer.answer is not None and transfer.state is not State.IN_DOUBT:
-            answer = (transfer.answer.http_status, transfer.answer.body)
-            assert self.told in {None, answer}, "another answer than the first time"
-            self.told = answer
-
-    def check(self, transfer: Transfer, executed: int) -> None:
-        """What is on record must be true."""
-        told = f"{transfer.state}, {transfer.outcome}, executed {executed}"
-        if self.phase == "waiting":
-            assert transfer.state is State.REQUESTED, told
-        if self.phase == "unanswered":
-            assert transfer.state is State.DISPATCHED, told
-        if self.phase == "answered":
-            assert transfer.state not in {State.REQUESTED, State.DISPATCHED}, told
-        if self.by_person or transfer.state is State.CONTRADICTED:
-            return
-        if transfer.state is State.CONFIRMED:
-            assert executed == 1, told
-        if transfer.state in {State.FAILED, State.REJECTED}:
-            assert executed == 0, told
-
 
 @dataclass(eq=False)
 class ModelCall:
@@ -117,9 +64,6 @@ class ModelCall:
         if any(one.phase == "unanswered" for one in self.transfers):
             return None
         return next((one for one in self.transfers if one.phase == "waiting"), None)
-
-    def expected(self, transfer: Transfer) -> Expected:
-        return next(one for one in self.transfers if one.command.destination == transfer.request.destination)
 
 
 @dataclass
@@ -140,20 +84,6 @@ class World:
         return handler
 
 
-async def check_work(database: Database, call: ModelCall, transfers: list[Transfer]) -> None:
-    """The queue is a projection of the log."""
-    rows = await database.pool.fetch(
-        "SELECT transfer_id, state FROM transfer_work WHERE call_id = $1", call.call_id
-    )
-    work = {row["transfer_id"]: row["state"] for row in rows}
-    for transfer in transfers:
-        watched = transfer.state in {State.CONFIRMED, State.FAILED} and transfer.id in work
-        assert transfer.is_live <= (transfer.id in work)
-        if transfer.is_live or watched:
-            assert work.pop(transfer.id) == transfer.state
-    assert not work
-
-
 @asynccontextmanager
 async def world(url: URL) -> AsyncIterator[World]:
     async with (
@@ -167,3 +97,97 @@ async def world(url: URL) -> AsyncIterator[World]:
         )
         client.simulator = simulator
         yield World(simulator, database, log, client)
+
+
+class Modelled(RuleBasedStateMachine):
+    """A process and its successors, and what must be so after each step: all is as the model says."""
+
+    world: ClassVar[World]
+    runner: ClassVar[asyncio.Runner]
+
+    def run(self, step: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(asyncio.wait_for(step, DEADLINE_S))
+
+    @initialize()
+    def begin(self) -> None:
+        self.world.simulator.truth.commands.clear()
+        self.world.simulator.truth.published.clear()
+        self.world.simulator.faults.clear()
+        self.calls: list[ModelCall] = []
+        self.delivered = 0
+        self.session = Producer.new().key
+        self.seen = self.run(self.world.log.next_position()) - 1
+        self.first = self.seen
+        self.run(self.world.database.pool.execute("DELETE FROM transfer_work"))  # what a failed one left
+        self.restart()
+        self.run(self._place_calls())
+
+    async def _place_calls(self) -> None:
+        for _ in range(CALLS):
+            call = self.world.simulator.place_call("0301234567", AGENT)
+            self.world.simulator.answer(call.id, AGENT)
+            self.calls.append(ModelCall(call.id))
+
+    def restart(self) -> None:
+        """The process is gone, another takes its place; a stopped one may wake up yet."""
+        plan = Plan()
+        CrashingClient.plan = CrashingJournal.plan = self.plan = plan
+        self.handler = self.world.process()
+        self.settler = Settler(self.handler)
+        self.seen = self.first
+
+    @invariant()
+    def record_fits(self) -> None:
+        for call in self.calls:
+            self.run(self._check(call))
+
+    async def _check(self, call: ModelCall) -> None:
+        simulator = self.world.simulator
+        transfers = await self._transfers(call)
+        assert len(transfers) == len(call.transfers)
+        for transfer in transfers:
+            one = self._expected(call, transfer)
+            assert one.transfer_id in {None, transfer.id}
+            one.transfer_id = transfer.id
+            assert arrived(simulator, call.call_id, one.command.body) == one.arrivals <= 1
+            executed = sum(
+                done.destination == one.command.destination
+                for done in simulator.truth.transfers_of(call.call_id)
+            )
+            assert executed <= one.arrivals
+            self._check_outcome(transfer, one, executed)
+        await self._check_work(call, transfers)
+
+    def _check_outcome(self, transfer: Transfer, one: Expected, executed: int) -> None:
+        told = f"{transfer.state}, {transfer.outcome}, executed {executed}"
+        if one.phase == "waiting":
+            assert transfer.state is State.REQUESTED, told
+        if one.phase == "unanswered":
+            assert transfer.state is State.DISPATCHED, told
+        if one.phase == "answered":
+            assert transfer.state not in {State.REQUESTED, State.DISPATCHED}, told
+        if one.by_person or transfer.state is State.CONTRADICTED:
+            return
+        if transfer.state is State.CONFIRMED:
+            assert executed == 1, told
+        if transfer.state in {State.FAILED, State.REJECTED}:
+            assert executed == 0, told
+
+    async def _check_work(self, call: ModelCall, transfers: list[Transfer]) -> None:
+        """The queue is a projection of the log."""
+        rows = await self.world.database.pool.fetch(
+            "SELECT transfer_id, state FROM transfer_work WHERE call_id = $1", call.call_id
+        )
+        work = {row["transfer_id"]: row["state"] for row in rows}
+        for transfer in transfers:
+            watched = transfer.state in {State.CONFIRMED, State.FAILED} and transfer.id in work
+            assert transfer.is_live <= (transfer.id in work)
+            if transfer.is_live or watched:
+                assert work.pop(transfer.id) == transfer.state
+        assert not work
+
+    def _expected(self, call: ModelCall, transfer: Transfer) -> Expected:
+        return next(one for one in call.transfers if one.command.destination == transfer.request.destination)
+
+    async def _transfers(self, call: ModelCall) -> list[Transfer]:
+        return list((await self.handler.journal.load(call.call_id)).transfers.values())

@@ -1,52 +1,40 @@
-"""Schedules of transfers: the steps, with faults between and within them, and what holds after each."""
+"""The steps of a schedule in which transfers are asked for and sent, and what becomes of the process."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from crashing_process import (
     ANSWERED,
     BEFORE,
     CONNECTED,
-    DEADLINE_S,
     DURABLE,
     NEVER,
+    REACHES_GWS,
     SENT,
     SETTLING,
     UNSENT,
     Crash,
-    CrashingClient,
-    CrashingJournal,
-    Plan,
-    arrived,
 )
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from transfer_model import AGENT, DESTINATIONS, EXPIRE, TIMING, Expected, ModelCall, World, check_work
+from hypothesis.stateful import rule
+from transfer_model import AGENT, CALLS, TIMING, Expected, ModelCall
+from transfer_settling import EXPIRE, Settling
 
 from service.errors import CallBusy, KeyBusy, KeyReused
-from service.events import NotificationReceived, encode, stream_of_notification
-from service.log import NewEvent, Producer
 from service.transfers import (
     Abandon,
-    Finding,
-    Settle,
-    Settler,
+    Outcome,
     State,
-    Transfer,
     TransferHandler,
     build_body,
     parse_command,
 )
-from service.transfers.decider import (
-    FINAL,
-    CallTransfers,
-)
+from service.transfers.decider import FINAL, CallTransfers
 
-CALLS = 2
+DESTINATIONS = tuple(str(15002 + number) for number in range(6))
 ITSELF, ANOTHER = "itself", "another process"
 SLOW = (None, ITSELF, ANOTHER)
 CRASHES = st.sampled_from((NEVER, NEVER, NEVER, BEFORE, UNSENT, CONNECTED, SENT, ANSWERED, DURABLE))
@@ -70,44 +58,8 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
 )
 
 
-class Schedule(RuleBasedStateMachine):
+class Schedule(Settling):
     """One schedule, on calls of its own."""
-
-    world: ClassVar[World]
-    runner: ClassVar[asyncio.Runner]
-
-    def run(self, step: Coroutine[Any, Any, Any]) -> Any:
-        return self.runner.run(asyncio.wait_for(step, DEADLINE_S))
-
-    @initialize()
-    def begin(self) -> None:
-        self.world.simulator.truth.commands.clear()
-        self.world.simulator.truth.published.clear()
-        self.world.simulator.faults.clear()
-        self.calls: list[ModelCall] = []
-        self.delivered = 0
-        self.session = Producer.new().key
-        self.seen = self.run(self.world.log.next_position()) - 1
-        self.first = self.seen
-        self.run(self.world.database.pool.execute("DELETE FROM transfer_work"))  # what a failed one left
-        self.restart()
-        self.run(self._place_calls())
-
-    async def _place_calls(self) -> None:
-        for _ in range(CALLS):
-            call = self.world.simulator.place_call("0301234567", AGENT)
-            self.world.simulator.answer(call.id, AGENT)
-            self.calls.append(ModelCall(call.id))
-
-    # Steps
-
-    def restart(self) -> None:
-        """The process is gone, another takes its place; a stopped one may wake up yet."""
-        plan = Plan()
-        CrashingClient.plan = CrashingJournal.plan = self.plan = plan
-        self.handler = self.world.process()
-        self.settler = Settler(self.handler)
-        self.seen = self.first
 
     @rule(
         which=st.integers(0, CALLS - 1),
@@ -181,11 +133,33 @@ class Schedule(RuleBasedStateMachine):
             if str(crash) == BEFORE:
                 return
         else:
-            new.learn(outcome)
+            self._told(new, outcome)
         assert not busy or plan.crash == BEFORE, "a second live transfer without a key"
         call.transfers.append(new)
         if sends:
-            new.sent(self.plan)
+            self._sent(new)
+
+    def _sent(self, one: Expected) -> None:
+        """What the model says of a transfer whose turn it was, under the plan."""
+        plan = self.plan
+        one.claim_over = False
+        if plan.crash == UNSENT:
+            one.phase = "unanswered"
+            return
+        one.attempts += 1
+        if not plan.reachable:
+            one.phase = "waiting" if one.attempts < TIMING.attempts else "answered"
+            return
+        one.arrivals += plan.crash in REACHES_GWS
+        one.phase = "unanswered" if plan.crash in {CONNECTED, SENT, ANSWERED} else "answered"
+
+    def _told(self, one: Expected, outcome: Outcome) -> None:
+        transfer = outcome.transfer
+        one.transfer_id = transfer.id
+        if transfer.answer is not None and transfer.state is not State.IN_DOUBT:
+            answer = (transfer.answer.http_status, transfer.answer.body)
+            assert one.told in {None, answer}, "another answer than the first time"
+            one.told = answer
 
     @rule(which=st.integers(0, CALLS * len(DESTINATIONS)))
     def repeat(self, which: int) -> None:
@@ -213,7 +187,7 @@ class Schedule(RuleBasedStateMachine):
             return
         assert outcome.replayed
         assert one.transfer_id in {None, outcome.transfer.id}
-        one.learn(outcome)
+        self._told(one, outcome)
         self.world.tally["replayed"] += 1
 
     @rule(crash=CRASHES, reachable=st.sampled_from((True, True, False)), slow=st.sampled_from(SLOW))
@@ -245,7 +219,7 @@ class Schedule(RuleBasedStateMachine):
                 self.world.tally[f"crash {crash}"] += 1
         for turn in turns:
             if self.plan.crash != BEFORE:
-                turn.sent(self.plan)
+                self._sent(turn)
             self.world.tally["sent from the queue"] += 1
 
     async def _take_up(
@@ -281,117 +255,7 @@ class Schedule(RuleBasedStateMachine):
                 one.attempts += 1
                 one.arrivals += 1
                 one.phase = "answered"
-                one.learn(outcome)
-
-    @rule()
-    def time_passes(self) -> None:
-        """Claims and settle windows are over."""
-        for call in self.calls:
-            self.run(self._expire(call.call_id))
-            for one in call.transfers:
-                one.claim_over = one.phase == "unanswered"
-
-    async def _expire(self, call_id: str) -> None:
-        await self.world.database.pool.execute(f"{EXPIRE} WHERE call_id = $1", call_id)
-
-    @rule(crash=st.sampled_from((NEVER, NEVER, SETTLING)))
-    def settle(self, crash: str = NEVER) -> None:
-        """The settler makes its rounds, perhaps its successor goes on; a claim that is over is taken over."""
-        self.plan.crash = crash
-        try:
-            self.run(self._settle())
-        except Crash:
-            self.world.tally[f"crash {SETTLING}"] += 1
-            self.restart()
-            self.run(self._settle())
-        self.plan.crash = NEVER
-        for one in (one for call in self.calls for one in call.transfers if one.claim_over):
-            one.phase, one.claim_over = "answered", False
-            self.world.tally["taken over"] += 1
-
-    async def _settle(self) -> None:
-        """Rounds until all is taken over: of two of a call that move at once one waits for the next round."""
-        left = True
-        while left:
-            self.seen = await self.settler.look(self.seen)
-            transfers = [(call, one) for call in self.calls for one in await self._transfers(call)]
-            left = any(
-                transfer.state is State.DISPATCHED and call.expected(transfer).claim_over
-                for call, transfer in transfers
-            )
-
-    @rule(which=st.integers(0, 30), times=st.sampled_from((1, 1, 1, 0, 2)))
-    def notify(self, which: int, times: int) -> None:
-        """A notification arrives, late, twice, out of turn, or never."""
-        published = self.world.simulator.truth.published
-        if published:
-            self.run(self._deliver(which % len(published), times))
-
-    @rule()
-    def notify_all(self) -> None:
-        while self.world.simulator.truth.published:
-            self.run(self._deliver(0, 1))
-
-    async def _deliver(self, place: int, times: int) -> None:
-        message = self.world.simulator.truth.published.pop(place)
-        for _ in range(times):
-            event = NotificationReceived(
-                session=self.session, agent=message.agent, count=self.delivered, channel=message.channel
-            )
-            new = NewEvent(
-                Producer(self.session).event_id(self.delivered),
-                stream_of_notification(message.body, self.session),
-                event.kind(),
-                encode(event, message.body),
-            )
-            await self.world.log.append([new])
-            self.delivered += 1
-
-    @rule(happened=st.sampled_from((True, False, None)))
-    def person(self, *, happened: bool | None) -> None:
-        """A person settles one that is in doubt, rightly or wrongly, or gives it up."""
-        self.run(self._person(happened=happened))
-
-    async def _person(self, *, happened: bool | None) -> None:
-        for call in self.calls:
-            for transfer in await self._transfers(call):
-                if transfer.state is State.IN_DOUBT:
-                    decision = (
-                        Abandon(transfer.id, "WillardC", "nobody knows")
-                        if happened is None
-                        else Settle(transfer.id, Finding(happened, "word", (), "WillardC", "asked"))
-                    )
-                    await self.handler.settle(transfer.id, decision)
-                    call.expected(transfer).by_person = True
-                    self.world.tally["settled by a person"] += 1
-                    return
-
-    # What must be so
-
-    @invariant()
-    def record_fits(self) -> None:
-        for call in self.calls:
-            self.run(self._check(call))
-
-    async def _check(self, call: ModelCall) -> None:
-        simulator = self.world.simulator
-        transfers = await self._transfers(call)
-        assert len(transfers) == len(call.transfers)
-        for transfer in transfers:
-            one = call.expected(transfer)
-            assert one.transfer_id in {None, transfer.id}
-            one.transfer_id = transfer.id
-            assert arrived(simulator, call.call_id, one.command.body) == one.arrivals <= 1
-            executed = sum(
-                done.destination == one.command.destination
-                for done in simulator.truth.transfers_of(call.call_id)
-            )
-            assert executed <= one.arrivals
-            one.check(transfer, executed)
-        await check_work(self.world.database, call, transfers)
-
-    async def _transfers(self, call: ModelCall) -> list[Transfer]:
-        return list((await self.handler.journal.load(call.call_id)).transfers.values())
+                self._told(one, outcome)
 
     def teardown(self) -> None:
         """Everything comes to its end: nothing hangs, and what is in doubt says why."""

@@ -130,7 +130,7 @@ async def test_without_acknowledgement_a_lost_response_is_a_possible_gap(http: a
         server.publish("2")
         gap = await consumer.see(PossibleGap)
         resumed = await consumer.see(Resumed)
-        assert first.at == gap.since == resumed.since <= gap.at <= resumed.at
+        assert first.asked_at == gap.since == resumed.since <= gap.at <= resumed.at
         await server.holds_a_poll()
         server.publish("3")
         await consumer.see(Delivery, 2)

@@ -102,6 +102,43 @@ async def test_what_a_statement_finds_there_already_is_not_taken_for_an_event(
     assert await log.next_position() == 2
 
 
+async def test_who_goes_away_while_he_writes_leaves_a_log_that_goes_on(
+    log: EventLog, database: Database
+) -> None:
+    await log.append([event(Producer.new(), 0)])
+    for count in range(20):
+        mine = [event(Producer.new(), 0)]
+        async with asyncio.timeout(30):
+            async with database.pool.acquire() as rival, rival.transaction():
+                await rival.execute("SELECT FROM log_head FOR UPDATE")
+                leaving = asyncio.create_task(log.append(mine))
+                for _ in range(count):  # before he has begun, has sent it, waits
+                    await asyncio.sleep(0)
+                leaving.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await leaving
+            await asyncio.gather(*(log.append([event(Producer.new(), 0)]) for _ in range(3)))
+            await log.append(mine)
+        assert await log.next_position() == 1 + 4 * (count + 1)
+    assert (await verify_log(database)).differences == []
+
+
+async def test_who_writes_himself_is_waited_for(database: Database) -> None:
+    async with database.pool.acquire() as rival, open_log(database, max_payload_bytes=100) as log:
+        await log.append([event(Producer.new(), 0)])
+        async with rival.transaction():
+            await rival.execute("SELECT FROM log_head FOR UPDATE")
+            writing = asyncio.create_task(log.append([event(Producer.new(), 0)]))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # his own
+            stopping = asyncio.create_task(log.stop())
+            done, _ = await asyncio.wait([stopping], timeout=0.05)
+            assert not done
+        await stopping
+        assert writing.done()
+        assert await writing == [1]
+
+
 async def test_another_process_s_events_are_noticed_and_taken_up(
     log: EventLog, database: Database, looks: list[Transaction]
 ) -> None:

@@ -4,16 +4,17 @@ import random
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
 from service.cli.traffic import Traffic
 from service.errors import BadConfig, Tampered
-from service.log import EventLog, NewEvent, Producer
+from service.log import EventLog, NewEvent, Producer, sql
 from service.log.checkpoints import Checkpoints, LogKeys, add_key, load_keys
 from service.log.tree import Tree, entry_of_row
-from service.log.verify import Kind, Report, verify_log
+from service.log.verify import Kind, Report, verify_log, whole
 from service.postgres import Database, connect_arguments
 from service.tlog.checkpoint import Checkpoint
 from service.tlog.evidence import Evidence
@@ -106,6 +107,42 @@ async def test_an_untouched_log_is_intact(vandal: Vandal, database: Database, ke
     assert report.differences == []
     assert (report.size, report.checkpoints) == (SIZE, 3)
     assert report.root == Checkpoint.parse((await Checkpoints(database, keys).latest()).text).root
+
+
+async def test_a_log_that_grows_meanwhile_is_intact(
+    vandal: Vandal, database: Database, keys: LogKeys, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_chunks, fetchrow = whole.check_chunks, asyncpg.pool.PoolConnectionProxy.fetchrow
+    traffic = Traffic(seed=4, sessions=10)
+
+    async def grow() -> None:
+        await log.append(list(traffic.events(600)))
+        await Checkpoints(database, keys).sign()
+
+    async def slow_check(*arguments: Any, **more: Any) -> Any:
+        chunks = await check_chunks(*arguments, **more)
+        await grow()
+        return chunks
+
+    async def slow_fetch(connection: Any, statement: str, *arguments: Any) -> Any:
+        row = await fetchrow(connection, statement, *arguments)
+        if statement == sql.HEAD_AND_BEYOND:
+            await grow()
+        return row
+
+    monkeypatch.setattr(whole, "check_chunks", slow_check)
+    monkeypatch.setattr(asyncpg.pool.PoolConnectionProxy, "fetchrow", slow_fetch)
+    report = await checked(database, keys)
+    assert report.differences == []
+    assert report.size == SIZE
+
+
+async def test_a_tile_of_events_that_are_not_there_is_told(
+    vandal: Vandal, database: Database, keys: LogKeys
+) -> None:
+    await vandal.edit("INSERT INTO log_tile SELECT level, 99, root, hashes FROM log_tile LIMIT 1")
+    report = await checked(database, keys)
+    assert [one.kind for one in report.differences] == [Kind.TILE]
 
 
 SWAP = """

@@ -121,7 +121,7 @@ async def test_what_waits_in_the_server_when_the_application_leaves_lies_in_a_ga
         await agent.connect_raw(ack=0)
         inject(simulator, range(1))
         await agent.bayeux({"channel": "/meta/disconnect"})
-        told = await account(log, simulator, "15000", travel_s=0.0)
+        told = await account(log, simulator, "15000")
         assert (told.published, told.recorded, told.missing) == (1, 0, 1)
         assert (await site.kinds())[-1] == "SessionClosed"
 

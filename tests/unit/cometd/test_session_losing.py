@@ -214,3 +214,22 @@ def test_a_body_that_does_not_parse_is_evidence_once() -> None:
     play.next()
     (evidence,) = play.fail(ProtocolViolation("no JSON", body=b"<other>"))
     assert isinstance(evidence, Evidence)
+
+
+@pytest.mark.parametrize("ack", [True, False])
+@pytest.mark.parametrize("events", [(), (1,)])
+def test_what_came_to_the_server_after_a_poll_was_asked_is_not_certain(
+    *, ack: bool, events: tuple[int, ...]
+) -> None:
+    play = Play(ack=ack)
+    play.steady()
+    assert play.next() is Purpose.CONNECT
+    asked_at = play.wall
+    play.now += 20  # the answer is written, and travels
+    play.batch += 1
+    ext = {"ext": {"ack": play.batch}} if ack else {}
+    play.confirm(*play.reply({"successful": True, **ext}, before=tuple(event(n) for n in events)))
+    assert play.next() is Purpose.CONNECT
+    [lost] = play.reply(UNKNOWN)
+    assert isinstance(lost, Lost)
+    assert lost.since == asked_at
