@@ -203,7 +203,12 @@ async def doubts(database: Database) -> Finding:
 
 async def projections(database: Database, log: EventLog) -> Finding:
     """Whether the views have come to the log's end, and have digested everything on the way."""
-    rows = await Engine(database, log, catalogue()).status()
+    engine = Engine(database, log, catalogue())
+    rows = await engine.status()
+    unkept = engine.projections.keys() - {row["name"] for row in rows}
+    if unkept:
+        remedy = "Start calltrail serve; one that runs may be older than the schema: start it anew"
+        return Finding("projections", "look", f"nobody keeps {', '.join(sorted(unkept))}", remedy)
     aside = sum(len(row["set_aside_events"]) for row in rows)
     if aside:
         named = ", ".join(row["name"] for row in rows if row["set_aside_events"])

@@ -17,6 +17,8 @@ from service.postgres import Database, open_database
 from service.postgres.schema import check
 from service.projections import Engine, Queries, catalogue
 
+CAUGHT_UP_S = 60.0  # how long a command waits for the views
+
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -71,7 +73,8 @@ async def reading(data_dir: Path | None) -> AsyncIterator[Reading]:
             engine = Engine(database, log, catalogue())
             engine.loop.start()  # waits its turn where a service is folding already
             try:
-                await engine.reached(await log.next_position() - 1, timeout_s=60)
+                if not await engine.reached(await log.next_position() - 1, timeout_s=CAUGHT_UP_S):
+                    typer.echo("calltrail: the views are behind the log: see calltrail doctor", err=True)
                 yield Reading(settings, database, log, Queries(database), engine)
             finally:
                 await engine.loop.stop()

@@ -67,6 +67,13 @@ async def test_views_that_are_behind_and_events_set_aside_are_told(
     assert "--set-aside" in remedy
 
 
+async def test_a_view_that_nobody_keeps_is_told(settings: Settings, database: Database) -> None:
+    await database.pool.execute("DELETE FROM projection WHERE name = 'transfer_facts'")
+    verdict, finding, remedy = (await findings(settings))["projections"]
+    assert (verdict, finding) == ("look", "nobody keeps transfer_facts")
+    assert "older than the schema" in remedy
+
+
 async def test_a_clock_that_was_ahead_is_told(settings: Settings, database: Database) -> None:
     await database.pool.execute("UPDATE log_head SET recorded_at = now() + interval '1 hour'")
     assert (await findings(settings))["clock"][0] == "look"
