@@ -36,7 +36,10 @@ class TransferMessage(BaseModel):
 
 
 class TransferReply(BaseModel):
-    """How the command stands. `error` is set if it was refused; then nothing was dispatched by it."""
+    """How the command stands. `error` is set if it was refused; then nothing was dispatched by it.
+
+    It is also set where what became of it could not be recorded (it says so): ask again with the same key.
+    """
 
     transfer_id: str | None = None
     call_id: str

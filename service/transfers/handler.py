@@ -9,12 +9,22 @@ evidence. Nothing here sends twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from service.errors import AppendConflict, BadCommand, CallBusy, KeyBusy, KeyReused, NotAuthenticated
+from service.errors import (
+    AppendConflict,
+    BadCommand,
+    CallBusy,
+    DatabaseUnavailable,
+    KeyBusy,
+    KeyReused,
+    NotAuthenticated,
+    OutcomeUnknown,
+)
 from service.events import (
     CommandRefused,
     TransferKeyClaimed,
@@ -82,8 +92,8 @@ class TransferHandler:
             KeyReused: the key belongs to another request.
             KeyBusy: the request that it repeats is still running after the waiting time.
             CallBusy: another transfer of the call is live.
-            DatabaseUnavailable: nothing was dispatched.
-            OutcomeUnknown: whether it was dispatched is unknown; ask again with the same key.
+            DatabaseUnavailable: nothing was dispatched, and no request like it is known to have been.
+            OutcomeUnknown: it may have been dispatched, or sent; ask again with the same key.
 
         """
         if through is None and command.agent not in self.agents:
@@ -103,8 +113,10 @@ class TransferHandler:
             try:
                 state = await self._claim(state, command, producer, at_once=wait_s is None)
             except AppendConflict:
-                state = await self.journal.load(command.call_id)
-                if (earlier := await self._earlier(command, state)) is not None:
+                with not_the_first():
+                    state = await self.journal.load(command.call_id)
+                    earlier = await self._earlier(command, state)
+                if earlier is not None:
                     return await self._await_answer(*earlier, replayed=True, wait_s=wait_s)
                 continue
             if state.transfers[producer.key].state is State.DISPATCHED:
@@ -205,17 +217,30 @@ class TransferHandler:
         """Wait until a transfer has its answer, whoever sends it."""
         timing = self.journal.timing
         try:
-            async with asyncio.timeout(timing.wait_s if wait_s is None else wait_s):
-                while state.transfers[transfer_id].state in UNANSWERED:
-                    seen = self.journal.log.watch.next_position - 1
-                    state = await self.journal.load(state.call_id)
-                    if state.transfers[transfer_id].state in UNANSWERED:
-                        await self.journal.log.watch.beyond(seen)
-                        await asyncio.sleep(BREATH_S)
+            with not_the_first():
+                async with asyncio.timeout(timing.wait_s if wait_s is None else wait_s):
+                    while state.transfers[transfer_id].state in UNANSWERED:
+                        seen = self.journal.log.watch.next_position - 1
+                        state = await self.journal.load(state.call_id)
+                        if state.transfers[transfer_id].state in UNANSWERED:
+                            await self.journal.log.watch.beyond(seen)
+                            await asyncio.sleep(BREATH_S)
         except TimeoutError:
             if replayed and wait_s is None:
                 raise KeyBusy(transfer_id) from None
         return Outcome(state.transfers[transfer_id], replayed)
+
+
+@contextmanager
+def not_the_first() -> Iterator[None]:
+    """In here it is known that the call has transfers, perhaps this very one, sent already.
+
+    A database that is away must not look as if nothing had been dispatched.
+    """
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        raise OutcomeUnknown(f"what became of an earlier request cannot be read: {error}") from error
 
 
 def warnings(command: TransferCommand, leg: Sight | None) -> tuple[str, ...]:

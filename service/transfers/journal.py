@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from service.errors import AppendConflict, EventIdReused, NotFound, OutcomeUnknown
+from service.errors import AppendConflict, DatabaseUnavailable, EventIdReused, NotFound, OutcomeUnknown
 from service.events import (
     CommandRefused,
     Event,
@@ -38,6 +38,7 @@ from service.transfers.work import Timing
 KEY_COUNT = (1 << 32) - 1
 """The count of a key's claim among a transfer's events: beyond all others."""
 
+MOST_FAILURES = 3  # of a record; each append has tried for ten seconds
 ANSWERED = (TransferAccepted, TransferRejected, TransferInDoubt)
 
 
@@ -124,17 +125,25 @@ class Journal:
         return self._moved(state, events, bodies, positions)
 
     async def record(self, state: CallTransfers, command: FollowUp) -> CallTransfers:
-        """`apply`, again and again while others move the call's transfers or a commit's answer is lost."""
-        lost = 0
+        """`apply`, again and again while others move the call's transfers, or the database is away a while.
+
+        Raises:
+            OutcomeUnknown: it could not be recorded, as far as is known. What it tells of has happened, so
+                this is never `DatabaseUnavailable`, on which a caller may send the request by himself.
+
+        """
+        failed, overtaken = 0, False
         while True:
             try:
+                if overtaken:
+                    state, overtaken = await self.load(state.call_id), False
                 return await self.apply(state, command)
             except AppendConflict:
-                state = await self.load(state.call_id)
-            except OutcomeUnknown:
-                lost += 1
-                if lost > 3:
-                    raise
+                overtaken = True
+            except (DatabaseUnavailable, OutcomeUnknown) as error:
+                failed += 1
+                if failed > MOST_FAILURES:
+                    raise OutcomeUnknown(f"what became of a transfer cannot be recorded: {error}") from error
 
     async def refuse(self, refusal: CommandRefused, body: bytes) -> None:
         """Record that a command which names a call was refused."""

@@ -12,10 +12,12 @@ from raw_agent import AgentClient
 from raw_peers import raw_client
 from tapping import Tapped, application, tapped
 
+from service.errors import DatabaseUnavailable
 from service.log import EventLog
 from service.postgres import Database
 from service.simulator import Simulator
 from service.transfers import State
+from service.transfers.journal import Journal
 
 BODY = b'{ "operationName": "SingleStepTransfer", "destination": {"phoneNumber": "15002"} }'
 
@@ -196,3 +198,39 @@ async def test_gws_that_cannot_be_reached_is_told_so_and_nothing_is_in_doubt(
     status, body, _ = await post(agent, call_id)
     assert (status, json.loads(body)["statusCode"]) == (503, 4)
     assert [one for one in await site.kinds() if one.startswith("Transfer")][-1] == "TransferRejected"
+
+
+async def test_a_log_that_goes_away_when_the_request_has_left_does_not_have_it_sent_again(
+    simulator: Simulator, site: Tapped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GWS has answered, and that cannot be recorded: it must not look as if nothing had been sent."""
+    append = site.log.append
+
+    async def away(events: Any, **more: Any) -> list[int]:
+        if any(event.kind == "TransferAccepted" for event in events):
+            raise DatabaseUnavailable("away")
+        return await append(events, **more)
+
+    monkeypatch.setattr(site.log, "append", away)
+    call_id = answered_call(simulator)
+    async with application(simulator, site.tap.url) as agent:
+        await agent.get("/api/v2/me")
+        status, _, _ = await post(agent, call_id)
+    assert [one.call_id for one in simulator.truth.commands].count(call_id) == 1
+    assert status == 504
+
+
+async def test_what_repeats_a_transfer_is_not_sent_although_the_log_cannot_be_read(
+    simulator: Simulator, site: Tapped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: str) -> None:
+        raise DatabaseUnavailable("away")
+
+    call_id = answered_call(simulator)
+    async with application(simulator, site.tap.url) as agent:
+        await agent.get("/api/v2/me")
+        assert (await post(agent, call_id))[0] == 200
+        monkeypatch.setattr(Journal, "load", staticmethod(away))
+        status, _, _ = await post(agent, call_id)
+    assert [one.call_id for one in simulator.truth.commands].count(call_id) == 1
+    assert status == 504
