@@ -49,27 +49,10 @@ class Timing:
     watch_s: float = 60.0
 
 
-ENTER = """
-INSERT INTO transfer_work (transfer_id, state, owner, due_at, call_id, agent, dispatched_position)
-SELECT transfer_id, state, owner, clock_timestamp() + make_interval(secs => due_in_s), call_id, agent,
-    next_position
-FROM log_head, jsonb_to_recordset($1)
-    AS entered (transfer_id uuid, state text, owner uuid, due_in_s float8, call_id text, agent text)
-ON CONFLICT (transfer_id) DO NOTHING
-"""
-"""Enters a transfer; `next_position` is then beyond its first events, and before whatever tells of it."""
-
-MOVE = """
-UPDATE transfer_work AS w
-SET state = moved.state, owner = moved.owner, due_at = clock_timestamp() + make_interval(secs => due_in_s)
-FROM jsonb_to_recordset($1) AS moved (transfer_id uuid, state text, owner uuid, due_in_s float8)
-WHERE w.transfer_id = moved.transfer_id
-"""
-
-CLOSE = """
-DELETE FROM transfer_work AS w USING jsonb_to_recordset($1) AS closed (transfer_id uuid)
-WHERE w.transfer_id = closed.transfer_id
-"""
+ENTER = "SELECT transfer_work_enter($1)"
+MOVE = "SELECT transfer_work_move($1)"
+CLOSE = "SELECT transfer_work_close($1)"
+"""Functions, so that Postgres plans them once and not in every append."""
 
 QUEUE = "transfer_queue"
 """The channel on which the queue hears that something may be to be sent."""
@@ -77,7 +60,7 @@ QUEUE = "transfer_queue"
 
 def telling(statement: str) -> str:
     """`statement`, and its commit tells the queue."""
-    return f"WITH changed AS ({statement}) SELECT pg_notify('{QUEUE}', '')"
+    return f"{statement}, pg_notify('{QUEUE}', '')"
 
 
 POSTPONE = "UPDATE transfer_work SET due_at = now() + make_interval(secs => $2) WHERE transfer_id = $1"
