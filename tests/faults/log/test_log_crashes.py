@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL, make_url
 
-from service.log import EventLog, Producer, open_log, verify
-from service.log.verify import verify_log
+from service.log import EventLog, Producer, open_log
+from service.log.verify import verify_log, workers
 from service.postgres import open_pools
 from service.postgres.embedded import EmbeddedPostgres
 from service.postgres.schema import upgrade
@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgre
 
 @pytest.fixture
 async def url(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> URL:
-    monkeypatch.setattr(verify, "IN_PROCESS", 1 << 30)  # starting workers takes longer than verifying so few
+    monkeypatch.setattr(workers, "IN_PROCESS", 1 << 30)  # starting workers takes longer than verifying so few
     found = make_url(server.url)
     await upgrade(found)
     return found
