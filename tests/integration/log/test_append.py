@@ -98,9 +98,12 @@ async def test_a_repeated_conditional_append_is_recognised_not_refused(log: Even
 
 
 async def test_a_statement_goes_in_with_its_events_or_not_at_all(log: EventLog, database: Database) -> None:
-    enter = Statement("INSERT INTO relay_cursor (name, position) VALUES ($1, 7)", ("a",))
-    await log.append([event(Producer.new(), 0, stream="transfer-1")], also=[enter])
-    refused = Statement("INSERT INTO relay_cursor (name, position) VALUES ($1, 7)", ("b",))
+    enter = (
+        "INSERT INTO relay_cursor (name, position) "
+        "SELECT name, 7 FROM jsonb_to_recordset($1) AS entered (name text)"
+    )
+    granted, refused = Statement(enter, {"name": "a"}), Statement(enter, {"name": "b"})
+    await log.append([event(Producer.new(), 0, stream="transfer-1")], also=[granted])
     with pytest.raises(AppendConflict):
         await log.append([event(Producer.new(), 0)], conditions=[Condition("transfer-1", -1)], also=[refused])
     assert await database.pool.fetch("SELECT name FROM relay_cursor") == [("a",)]
