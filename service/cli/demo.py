@@ -80,7 +80,7 @@ def demo(
                 if as_json:
                     show.print_json(result)
                 if keep:
-                    show.console.print(f"Running: API {url}/v1/calls, GWS {simulator.url}. Ctrl-C ends it.")
+                    show.console.print(f"Running: {url}/ and its API under {url}/v1. Ctrl-C ends it.")
                     await asyncio.Event().wait()
 
     run(main())
