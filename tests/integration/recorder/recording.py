@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from service import events
 from service.app import Application, open_application
 from service.config import Agent, Settings
+from service.errors import DatabaseUnavailable
 from service.log import EventLog, StoredEvent
 from service.postgres import Database
 from service.simulator import Simulator
@@ -56,14 +57,20 @@ async def fall_over(application: Application) -> None:
 async def until(
     log: EventLog, kind: str, *, count: int = 1, fits: Callable[[StoredEvent], bool] = lambda _: True
 ) -> list[StoredEvent]:
-    """Wait until `count` events of a kind are in the log, and give all of them."""
-    found: list[StoredEvent] = []
+    """Wait until `count` events of a kind are in the log, and give all of them.
+
+    The database may be away meanwhile: that a connection was cut off is found out by using it.
+    """
     async with asyncio.timeout(DEADLINE_S):
-        async for page in log.follow(after=-1):
-            found += [event for event in page if event.kind == kind and fits(event)]
-            if len(found) >= count:
-                return found
-    raise AssertionError
+        while True:
+            found: list[StoredEvent] = []
+            try:
+                async for page in log.follow(after=-1):
+                    found += [event for event in page if event.kind == kind and fits(event)]
+                    if len(found) >= count:
+                        return found
+            except DatabaseUnavailable:
+                await asyncio.sleep(0.05)
 
 
 def event_of(stored: StoredEvent) -> Any:
