@@ -41,10 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--long"):
-        for item in items:
-            if item.get_closest_marker("long"):
-                item.add_marker(pytest.mark.skip(reason="a long battery; run with --long"))
+    """Skip the long batteries, or let them take their time."""
+    long = config.getoption("--long")
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(
+                pytest.mark.timeout(0) if long else pytest.mark.skip("a long battery; run with --long")
+            )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -156,6 +156,9 @@ class Appender:
                 await asyncio.sleep(0)  # who appends at the same moment shares the batch
                 if self._waiting == [request] and not self._under_way:
                     await self._write_alone(request)
+        except BaseException:
+            request.positions.cancel()  # nobody waits any more
+            raise
         finally:
             if self._waiting:
                 self._stirred.set()

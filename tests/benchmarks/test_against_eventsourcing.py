@@ -38,6 +38,9 @@ def recorder(database: Database) -> Iterator[PostgresApplicationRecorder]:
         pool_size=CONNECTIONS,
         max_waiting=PRODUCERS,
         originator_id_type="text",
+        # Else it inserts by psycopg's pipeline mode, which waits for ever, every now and then, when what it
+        # sends does not fit into the socket at once. With functions a bulk is one statement, and quicker.
+        enable_db_functions=True,
     )
     made = PostgresApplicationRecorder(datastore)
     made.create_table()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -121,6 +122,22 @@ async def test_who_goes_away_while_he_writes_leaves_a_log_that_goes_on(
             await log.append(mine)
         assert await log.next_position() == 1 + 4 * (count + 1)
     assert (await verify_log(database)).differences == []
+
+
+async def test_nobody_complains_of_the_fate_of_who_has_gone(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_log(database, max_payload_bytes=100) as log:
+        await log.append([event(Producer.new(), 0)])
+        refused = log.append([event(Producer.new(), 0)], conditions=[Condition("call-1", -1)])
+        leaving = asyncio.create_task(refused)
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert await log.append([event(Producer.new(), 0)]) == [1]
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_who_writes_himself_is_waited_for(database: Database) -> None:
