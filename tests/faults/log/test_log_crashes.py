@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from postmaster import Postmaster
 from sqlalchemy.engine import URL, make_url
 
 from service.log import EventLog, Producer, open_log
@@ -83,19 +84,6 @@ async def end(process: asyncio.subprocess.Process, told: Acknowledged) -> None:
     await process.wait()
 
 
-def kill_postgres(server: EmbeddedPostgres, how: signal.Signals) -> None:
-    """SIGQUIT is `pg_ctl -m immediate`; SIGKILL takes the postmaster and, at once, its children."""
-    postmaster = int((server.cluster / "postmaster.pid").read_text().split()[0])
-    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-    os.kill(postmaster, how)
-    if how is signal.SIGKILL:
-        for child in children:
-            try:
-                os.kill(int(child), how)
-            except ProcessLookupError:
-                continue
-
-
 async def marked(process: asyncio.subprocess.Process, told: Acknowledged) -> None:
     """Wait until an append that begins now is acknowledged: then Postgres is up again."""
     assert process.stdin is not None
@@ -150,7 +138,7 @@ async def test_nothing_acknowledged_is_lost_to_a_kill(
         if victim == "process":
             await end(process, told)
         else:
-            kill_postgres(server, draw.choice((signal.SIGQUIT, signal.SIGKILL)))
+            Postmaster(server).end(draw.choice((signal.SIGQUIT, signal.SIGKILL)))
             await marked(process, told)  # it goes on by itself
             await end(process, told)
         told.hit += len(told.positions) >= before

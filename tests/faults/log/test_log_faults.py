@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import TypeAlias
 
 import asyncpg
 import pytest
+from postmaster import Postmaster
 from sqlalchemy.engine import URL, make_url
 from stalling import stalling_proxy
 
@@ -176,13 +178,18 @@ async def test_a_restart_in_the_middle_passes_nothing_by(own_server: EmbeddedPos
     ):
         for _ in range(50):
             await log.append([event()])
-        postmaster = int((own_server.cluster / "postmaster.pid").read_text().split()[0])
-        os.kill(postmaster, 2)  # fast shutdown; the supervisor starts it again
+        postmaster = Postmaster(own_server)
+        postmaster.kill(signal.SIGINT)  # the supervisor starts it again
+        count = 50
         async with asyncio.timeout(SOON_S * 3):
+            while not postmaster.is_gone():
+                await log.append([event()])
+                count += 1
             for _ in range(50):
                 await log.append([event()])
-            assert await reader.watch.beyond(98)
-        assert await follow(reader, 100) == list(range(100))
+            count += 50
+            assert await reader.watch.beyond(count - 2)
+        assert await follow(reader, count) == list(range(count))
         assert (await verify_log(database)).intact
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from postmaster import Postmaster
 from sqlalchemy.engine import make_url
 
 from service.config import Settings
@@ -87,8 +88,7 @@ async def test_a_killed_server_comes_back_by_itself(home: Path) -> None:
     server = EmbeddedPostgres(home)
     url = server.start()
     await ask(url, "CREATE TABLE kept AS SELECT 7 AS n")
-    postmaster = int((server.cluster / "postmaster.pid").read_text().split()[0])
-    os.kill(postmaster, signal.SIGKILL)
+    Postmaster(server).end(signal.SIGKILL)
     assert await when_back(url, "SELECT n FROM kept") == 7
     server.release()
 
