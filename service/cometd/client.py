@@ -52,9 +52,11 @@ class Client:
     it raises a `CalltrailError`, the handshake counts as failed; raise `TransportFailed` with its `status`
     for a 401 or 403. It is also awaited when another request is answered 401 or 403, which is then repeated
     once: a log-in that is over need not be the end of the session.
+    `idle`: awaited between two requests when the last one has brought no item. The session waits meanwhile,
+    as it does while the consumer holds an item.
     """
 
-    __slots__ = ("_close", "_closing", "_older", "_prepare", "_session", "_transport", "_wall")
+    __slots__ = ("_close", "_closing", "_idle", "_older", "_prepare", "_session", "_transport", "_wall")
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Client:
         timing: Timing | None = None,
         rng: random.Random | None = None,
         prepare: Callable[[], Awaitable[None]] | None = None,
+        idle: Callable[[], Awaitable[None]] | None = None,
         resume: ResumeState | None = None,
         acked: int = 0,
         wall: Callable[[], float] = time.time,
@@ -71,6 +74,7 @@ class Client:
         self._wall = wall
         self._transport = transport
         self._prepare = prepare
+        self._idle = idle
         self._session = Session(
             channels,
             connection_type=transport.connection_type,
@@ -140,6 +144,8 @@ class Client:
                         continue
                     case Send() | Listen() as action:
                         items = await self._carry_out(action)
+                if not items and self._idle is not None:
+                    await self._idle()
                 for item in items:
                     yield item
                     while isinstance(item, Delivery) and item.batch is None and not item.confirmed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -60,11 +60,15 @@ class Access:
     def connect(
         self,
         pacing: Pacing,
+        idle: Callable[[], Awaitable[None]],
         *,
         resume: ResumeState | None = None,
         acked: int = 0,
     ) -> Client:
-        """A CometD client that logs in by a GET first: it brings the cookie and the CSRF token."""
+        """A CometD client that logs in by a GET first: it brings the cookie and the CSRF token.
+
+        `idle` is awaited between polls that bring nothing.
+        """
 
         async def prepare() -> None:
             await pacing.openings.turn()
@@ -86,6 +90,7 @@ class Access:
             dialect.SUBSCRIPTIONS,
             timing=pacing.timing,
             prepare=prepare,
+            idle=idle,
             resume=resume,
             acked=acked,
         )

@@ -6,7 +6,7 @@ response, or an append whose outcome is unknown) gets the same ids again and the
 
 While the log is away or slow, deliveries are left unconfirmed: the server keeps them and sends them again,
 and the polls keep the session alive. What is held here meanwhile is one response and a bounded number of
-facts. Facts wait in order and go in with whatever is appended next.
+facts. Facts wait in order and go in with whatever is appended next, or by themselves between two polls.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from service.cometd import (
     State,
     Stopped,
 )
-from service.errors import BadInput, DatabaseError, GwsError
-from service.events import CallsSnapshotTaken, SessionClosed, SessionLost, SessionRefused
+from service.errors import BadInput, DatabaseError
+from service.events import SessionClosed, SessionLost, SessionRefused
 from service.log import EventLog, NewEvent, Producer, Statement
 from service.loops import Loop
 from service.recorder.access import Access, Pacing
@@ -44,6 +44,7 @@ from service.recorder.kept import Keeper, Kept, moment
 from service.recorder.notifications import notifications
 from service.recorder.numbering import Numbering
 from service.recorder.ownership import Beat, Ownership
+from service.recorder.snapshot import Snapshot
 from service.recorder.status import Standing, Status
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class AgentRecorder:
         self._ownership = ownership
         self._pacing = pacing
         self._client: Client | None = None
+        self._snapshot = Snapshot(access)
         self._numbering = Numbering("", Producer.new())
         self._open = False  # in the log a session is open
         self._row_in_doubt = kept.session is not None  # see `kept`
@@ -138,9 +140,9 @@ class AgentRecorder:
         """Go on with what an earlier process, or an earlier client of ours, has left; else begin."""
         kept, self._kept = self._kept, None
         if self._client is not None and (state := self._client.resume_state) is not None and self._open:
-            return self._access.connect(self._pacing, resume=state, acked=self._client.acked)
+            return self._access.connect(self._pacing, self._idle, resume=state, acked=self._client.acked)
         if kept is None or kept.session is None:
-            return self._access.connect(self._pacing)
+            return self._access.connect(self._pacing, self._idle)
         self._open = True
         producer = Producer(kept.session)
         secret = self._keeper.open(kept)
@@ -150,10 +152,10 @@ class AgentRecorder:
             resume = secret.resume_state(kept.alive_at, idle=kept.idle)
             await self._pacing.resumptions.turn()
             with suppress(BadInput):  # it was held over other channels
-                return self._access.connect(self._pacing, resume=resume, acked=kept.acked)
+                return self._access.connect(self._pacing, self._idle, resume=resume, acked=kept.acked)
         self._numbering = Numbering("", producer, kept.delivered)
         await self._lose_kept(kept)
-        return self._access.connect(self._pacing)
+        return self._access.connect(self._pacing, self._idle)
 
     async def _lose_kept(self, kept: Kept) -> None:
         assert kept.session is not None
@@ -183,6 +185,8 @@ class AgentRecorder:
     async def _take(self, item: Item) -> None:
         if isinstance(item, Delivery):
             await self._deliver(item)
+            if item.confirmed:
+                await self._take_snapshot()
             return
         self._note(item)
         if isinstance(item, Stopped) and item.kept and not self.journal.waiting:
@@ -190,7 +194,13 @@ class AgentRecorder:
                 await self._save(self._state(self._numbering.delivered))
         await self._write_facts()
         if isinstance(item, Opened):
-            await self._begin()
+            await self._take_snapshot()
+
+    async def _idle(self) -> None:
+        """Between two polls, the last of which has brought nothing: time for what waits."""
+        if self.journal.waiting:
+            await self._write_facts()
+        await self._take_snapshot()
 
     # Deliveries
 
@@ -221,7 +231,7 @@ class AgentRecorder:
         delivery.confirm()
 
     async def _write_facts(self) -> None:
-        """Write what is still unwritten; if the log is away, it goes in with the next append."""
+        """Write what is still unwritten; if the log is away, it goes in with the next append, or later."""
         while self.journal.waiting:
             try:
                 await self.journal.append(self._session, [], self._state(self._numbering.delivered))
@@ -249,6 +259,7 @@ class AgentRecorder:
             case Opened(client_id=client_id, advice=advice):
                 self._number(client_id)
                 self._opened()
+                self._snapshot.want()
                 if advice.max_interval is not None:
                     self.journal.log.session_lives(advice.max_interval)
             case Resumed():
@@ -256,6 +267,7 @@ class AgentRecorder:
             case Lost(cause=cause):
                 self._change(Status.LOST, cause)
                 self._open = False
+                self._snapshot.drop()
             case Refused(reason=reason, at=at):
                 self._refused(reason, moment(at))
             case Failing(cause=cause):
@@ -263,6 +275,7 @@ class AgentRecorder:
             case MultipleClients():
                 self._standing.crowded(self._session)
             case Stopped():
+                self._snapshot.drop()
                 self._stopped(item)
         if (told := fact_of(item, self._session, self.user)) is not None:
             self.journal.note(self._session, *told)
@@ -334,26 +347,11 @@ class AgentRecorder:
         )
         return [statement]
 
-    async def _begin(self) -> None:
-        """After a session has opened: log in if told to, then ask what the world looks like.
-
-        In this order, and before the first poll: what is published meanwhile comes after the snapshot. So it
-        must not take longer than the session can wait.
-        """
-        agent, gws = self._access.agent, self._access.gws
-        try:
-            async with asyncio.timeout(self.journal.log.patience):
-                if agent.login:
-                    await gws.start_session(agent.place)
-                answer = await gws.calls()
-        except (GwsError, TimeoutError) as error:
-            logger.warning("no snapshot", extra=self._told(error))
+    async def _take_snapshot(self) -> None:
+        """Ask for the agent's calls, if it is time to: polls wait meanwhile, no longer than they can."""
+        if self._closing.is_set():
             return
-        snapshot = CallsSnapshotTaken(
-            session=self._session,
-            agent=agent.user,
-            at=datetime.now(UTC),
-            http_status=answer.http_status,
-        )
-        self.journal.note(self._session, snapshot, answer.body)
-        await self._write_facts()
+        taken = await self._snapshot.take(self._session, within_s=self.journal.log.patience)
+        if taken is not None:
+            self.journal.note(self._session, *taken)
+            await self._write_facts()

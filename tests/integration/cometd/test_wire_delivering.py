@@ -37,6 +37,29 @@ async def test_a_held_poll_brings_an_event_at_once_and_verbatim(http: aiohttp.Cl
         assert server.client_id is None, "disconnected"
 
 
+async def test_between_two_polls_without_news_there_is_time_for_other_things(
+    http: aiohttp.ClientSession,
+) -> None:
+    begun, enough = asyncio.Event(), asyncio.Event()
+
+    async def idle() -> None:
+        begun.set()
+        await enough.wait()
+
+    async with running(TinyServer()) as server:
+        consumer = record(http, server, idle=idle)
+        async with asyncio.timeout(30):
+            await begun.wait()
+        server.publish("1")
+        asked = len(server.headers)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(consumer.task), 0.05)
+        assert (consumer.raw, len(server.headers)) == ([], asked), "no poll meanwhile"
+        enough.set()
+        await consumer.see(Delivery)
+        await consumer.end()
+
+
 async def test_the_cookie_of_a_numeric_host_comes_back_verbatim(http: aiohttp.ClientSession) -> None:
     async with running(TinyServer(cookie='BAYEUX_BROWSER="a/b=c+"')) as server:
         consumer = record(http, server)

@@ -103,8 +103,9 @@ async def test_facts_outlast_the_database_s_absence_and_keep_their_order(
         simulator.kill_session("15000")
         await simulator.until(lambda: len(simulator.bayeux.sessions_of("15000")) == 1)
         await simulator.until(lambda: recorder.journal.waiting >= 3)
-        inject(simulator, range(1))
         await give_back(server, name)
+        await until(application.log, "CallsSnapshotTaken", count=2)  # by themselves: nothing else happens
+        inject(simulator, range(1))
         await until(application.log, "NotificationReceived")
         told = ["SessionOpened", "CallsSnapshotTaken"]
         assert await kinds(application.log) == [*told, "SessionLost", *told, "NotificationReceived"]

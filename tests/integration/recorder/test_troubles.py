@@ -14,9 +14,10 @@ from proxy import FaultProxy
 from recording import agents, event_of, inject, kinds, recorded, recording, settings_for, until
 
 from service.cometd import Timing
+from service.errors import AnswerLost, GwsError, NotSent
 from service.gws import Answer, GwsClient
 from service.postgres import Database
-from service.recorder import AgentRecorder, Status, appending, list_sessions
+from service.recorder import AgentRecorder, Status, appending, list_sessions, snapshot
 from service.simulator import Simulator, bayeux
 
 ONE = agents(1)
@@ -156,3 +157,54 @@ async def test_a_snapshot_that_does_not_come_costs_no_session(
         await until(application.log, "NotificationReceived", count=2)
         assert await recorded(application.log) == bodies
         assert await kinds(application.log) == ["SessionOpened", *["NotificationReceived"] * 2]
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *answers: Answer | GwsError) -> list[Answer | None]:
+    """GWS's answers to the first questions for an agent's calls; what was answered, None for nothing."""
+    monkeypatch.setattr(snapshot, "FIRST_PAUSE_S", 0.01)
+    ask, left, given = GwsClient.calls, list(answers), list[Answer | None]()
+
+    async def calls(self: GwsClient) -> Answer:
+        answer = left.pop(0) if left else await ask(self)
+        given.append(None if isinstance(answer, GwsError) else answer)
+        if isinstance(answer, GwsError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(GwsClient, "calls", calls)
+    return given
+
+
+UNAVAILABLE = Answer.of(503, "text/html", b"<h1>no</h1>")
+
+
+async def test_a_snapshot_is_asked_for_until_gws_has_said(
+    database: Database, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = answering(monkeypatch, NotSent("no"), UNAVAILABLE, AnswerLost("no"), UNAVAILABLE)
+    call = simulator.place_call("5550100", "15000")
+    async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
+        snapshots = await until(application.log, "CallsSnapshotTaken", count=2)
+        bodies = inject(simulator, range(2))
+        await until(application.log, "NotificationReceived", count=2)
+        assert await recorded(application.log) == bodies
+        assert [event_of(one).http_status for one in snapshots] == [503, 200]
+        assert call.id.encode() in snapshots[1].payload
+        assert (await kinds(application.log)).count("CallsSnapshotTaken") == 2
+    assert len(given) == 5
+    assert len(simulator.truth.sessions) == 1
+
+
+async def test_a_refused_snapshot_is_recorded_and_not_asked_again(
+    database: Database, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = Answer.of(403, "application/json", b'{"statusCode":5,"statusMessage":"no permission"}')
+    given = answering(monkeypatch, refusal)
+    async with recording(settings_for(database, simulator.url, tmp_path), ONE) as application:
+        await until(application.log, "CallsSnapshotTaken")
+        for count in range(1, 4):
+            inject(simulator, range(count, count + 1))
+            await until(application.log, "NotificationReceived", count=count)
+        [only] = await until(application.log, "CallsSnapshotTaken")
+    assert given == [refusal]
+    assert event_of(only).http_status == 403
