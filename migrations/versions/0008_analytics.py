@@ -248,7 +248,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "reason": REASON,
             "reason_raw": "The reason as it stood in userData; null if none did",
             "reason_source": "The key of userData that held the reason; null if none did",
-            "is_reason_mapped": "Whether the site''s mapping knows the reason",
+            "is_reason_mapped": "Whether the site''s mapping knows the reason; true if there is none",
             "outcome": "requested, dispatched, accepted, rejected, in_doubt, confirmed, failed, abandoned, "
             "contradicted, not_sent; observed or recalled if only observed",
             "status_code": "GWS''s statusCode; null if there was no answer",

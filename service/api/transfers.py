@@ -50,7 +50,7 @@ def transfers_router(services: Services) -> APIRouter:
         min_position: MinPosition = None,
         form: Form = None,
     ) -> Response:
-        """With `as_of`: as it was known then, from the log alone, without what analytics makes of it now."""
+        """With `as_of`: as it was known then, from the log alone."""
         await caught_up(services.engine, min_position)
         position = await resolve(log, as_of)
         try:

@@ -5,7 +5,7 @@ What was redacted since stays redacted: nothing holds it any more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +34,7 @@ async def spans_known(log: EventLog, as_of: int, agent: str | None = None) -> di
 async def transfer_known(
     log: EventLog, queries: Queries, call_id: str, transfer_id: UUID, as_of: int
 ) -> dict[str, Any]:
-    """The audit's row of a transfer as it was known at position `as_of`.
+    """The row of a transfer as it was known at position `as_of`, of the form that its trail has now.
 
     Raises:
         NotFound: nothing was known of it yet.
@@ -44,17 +44,24 @@ async def transfer_known(
         [event for event in await log.read_stream(stream) if event.position <= as_of]
         for stream in (call_stream(call_id), transfer_stream(call_id))
     ]
-    row = fold(TransferAudit(), commanded).get((transfer_id,))
-    if row is not None:
-        return {**row, "operation": None, "recalled": False}
-    events = sorted(said + commanded, key=lambda event: event.position)
     facts, key = TransferFacts(), (storable(call_id),)
-    known = fold(facts, events).get(key)
-    if known is not None:
-        for found in await queries.as_audited(facts.row(key, known)):
-            if found["transfer_id"] == transfer_id:
-                return found
-    raise NotFound(f"transfer {transfer_id} was not known yet at position {as_of}")
+    known = fold(facts, sorted(said + commanded, key=lambda event: event.position)).get(key)
+    derived = {} if known is None else {one["transfer_id"]: one for one in facts.parts(facts.row(key, known))}
+    if known is None or transfer_id not in derived:
+        raise NotFound(f"transfer {transfer_id} was not known yet at position {as_of}")
+    fact = derived[transfer_id]
+    audit = fold(TransferAudit(), commanded).get((transfer_id,))
+    if audit is None:
+        observed = await queries.as_audited(facts.row(key, known))
+        audit = next(one for one in observed if one["transfer_id"] == transfer_id)
+    else:
+        audit = {**audit, "operation": None, "recalled": False}
+    return merged({**fact, "is_blind": fact["operation"] == "single-step"}, audit)
+
+
+def merged(fact: Mapping[str, Any], audit: Mapping[str, Any]) -> dict[str, Any]:
+    """What analytics and the audit have of one transfer, in one row. Lists go by the facts."""
+    return {**fact, **audit, "requested_at": fact["requested_at"], "reason_group": fact["reason"]}
 
 
 def fold(

@@ -35,7 +35,12 @@ COLUMNS = (
     Column("grade", "string", "the kind of evidence for the outcome"),
     Column("status_code", "int32", "GWS's statusCode, if it answered"),
     Column("message", "string", "GWS's message, or the cause of doubt"),
-    Column("requested_at", "timestamp", "when it was asked for"),
+    Column(
+        "requested_at",
+        "timestamp",
+        "when it was asked for or, if only observed, done; by GWS's clock where it tells. Filters go by it",
+    ),
+    Column("recorded_at", "timestamp", "when that was recorded; this and all further times by our clock"),
     Column("dispatched_at", "timestamp", "when the request left for GWS"),
     Column("answered_at", "timestamp", "when GWS's answer was recorded"),
     Column("settled_at", "timestamp", "when the outcome was concluded"),

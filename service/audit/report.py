@@ -133,12 +133,14 @@ class PdfReport:
 
         title = f"{row['agent']} to {row['destination'] or 'unknown destination'}: {row['outcome']}"
         steps = ", ".join(f"{step['step']} at {step['position']}" for step in row["steps"]) or "only observed"
+        settled = plain(row["settled_at"]) or "not yet"
         gaps = "; ".join(f"{gap['kind']} from {gap['from']} to {gap['to'] or 'now'}" for gap in row["gaps"])
         facts = (
             ("Why", row["reason"] or "no reason given"),
             ("Asked by", row["caller"] or "nobody through us: only observed"),
             ("Call", f"{row['call_id']}, connId {row['conn_id'] or 'unknown'}"),
-            ("When", f"{plain(row['requested_at'])}, settled {plain(row['settled_at']) or 'not yet'}"),
+            ("When", plain(row["requested_at"])),
+            ("By our clock", f"recorded {plain(row['recorded_at'])}, settled {settled}"),
             ("Because", row["grade"] or row["message"] or "nothing known"),
             ("Steps (positions)", steps),
             ("Evidence (positions)", ", ".join(map(str, row["evidence"])) or "none"),

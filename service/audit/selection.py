@@ -57,9 +57,9 @@ class Selection:
         self._spans = spans
         arguments = Arguments()
         statement = f"""
-            SELECT * FROM ({TRANSFERS}) AS audited WHERE transfer_id IN (
-                SELECT t.transfer_id FROM analytics.fact_transfer t
-                WHERE {wanted.transfers.condition(arguments)})
+            SELECT audited.*, t.requested_at AS happened_at, t.recorded_at
+            FROM ({TRANSFERS}) AS audited JOIN analytics.fact_transfer t USING (transfer_id)
+            WHERE {wanted.transfers.condition(arguments)}
         """  # noqa: S608 names are ours, values are arguments
         self._arguments = tuple(arguments.values)
         if wanted.sample is not None:
@@ -93,7 +93,10 @@ class Selection:
         ]
 
     async def rows(self) -> AsyncIterator[dict[str, Any]]:
-        """Each transfer with the gaps that overlap it, in the order of the log."""
+        """Each transfer with the gaps that overlap it, in the order of the log.
+
+        `requested_at` is what filters go by: GWS's time where it tells. `recorded_at`, and gaps, are ours.
+        """
         statement = f"{self._statement} ORDER BY first_position, transfer_id"
         async for record in self._connection.cursor(statement, *self._arguments, prefetch=PREFETCH):
             row = dict(record)
@@ -101,7 +104,8 @@ class Selection:
                 if name in row:
                     row[name] = msgspec.json.decode(row[name])
             spans = self._spans.get(row["agent"], [])
-            row["gaps"] = overlapping(spans, row["requested_at"], row["settled_at"])
+            row["requested_at"] = row.pop("happened_at")
+            row["gaps"] = overlapping(spans, row["recorded_at"], row["settled_at"])
             yield row
 
 

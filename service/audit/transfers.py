@@ -12,7 +12,7 @@ import msgspec
 
 from service.analytics.filters import HIGHEST_POSITION, TransferFilter
 from service.analytics.statement import Arguments, Statement
-from service.audit.known import spans_known, transfer_known
+from service.audit.known import merged, spans_known, transfer_known
 from service.errors import BadInput, NotFound
 from service.events import transfer_stream
 from service.log import EventLog, StoredEvent
@@ -69,7 +69,7 @@ class Evidence(msgspec.Struct, frozen=True):
 class Trail(msgspec.Struct, frozen=True):
     """Everything that is known of one transfer. `gaps` overlap it; none means: no known gaps.
 
-    `as_of` is the position at which that was known; None: now, and `transfer` has analytics' facts too.
+    `as_of` is the position at which that was known; None: now.
     """
 
     transfer: dict[str, Any]
@@ -196,14 +196,13 @@ async def with_audit(queries: Queries, rows: Sequence[dict[str, Any]]) -> list[d
     audited = await queries.transfers_of(
         sorted({row["call_id"] for row in rows}), [row["transfer_id"] for row in rows]
     )
-    return [merged(row, audited.get(row["transfer_id"], {})) for row in rows]
+    return [merged(fact_of(row), audited.get(row["transfer_id"], {})) for row in rows]
 
 
-def merged(fact: Mapping[str, Any], audit: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of both. `requested_at` is the fact's, by which lists are sorted and filtered."""
-    row = {name: value for name, value in fact.items() if name != "sort_key"}
-    row["user_data"] = msgspec.json.decode(row["user_data"])
-    return {**row, **audit, "requested_at": fact["requested_at"], "reason_group": fact["reason"]}
+def fact_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `COLUMNS` as readers see it."""
+    fact = {name: value for name, value in row.items() if name != "sort_key"}
+    return {**fact, "user_data": msgspec.json.decode(row["user_data"])}
 
 
 async def transfer_trail(
@@ -231,7 +230,8 @@ async def transfer_trail(
     else:
         row = await transfer_known(log, queries, call_id, transfer_id, as_of)
         spans = {} if row["agent"] is None else await spans_known(log, as_of, row["agent"])
-        gaps = overlapping(spans.get(row["agent"], []), row["requested_at"], row["settled_at"])
+        gaps = overlapping(spans.get(row["agent"], []), row["recorded_at"], row["settled_at"])
+        row["has_gap"] = bool(gaps)
     steps = [step["position"] for step in row.get("steps", ())]
     evidence = [position for position in row.get("evidence", ()) if position not in steps]
     told = await log.at(sorted({*steps, *evidence}))

@@ -21,6 +21,7 @@ def calls(
     agent: Annotated[str | None, typer.Option(help="Only this agent's legs.")] = None,
     call: Annotated[str | None, typer.Option(help="Only this call, even if it is over.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Also calls that are over.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="The most legs to show; the newest are.")] = 1_000,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -35,7 +36,12 @@ def calls(
     async def main() -> None:
         async with reading(data_dir) as at:
             position = await resolve(at.log, as_of)
-            rows = await at.queries.legs(as_of=position, agent=agent, call_id=call, include_over=every)
+            rows = await at.queries.legs(
+                as_of=position, agent=agent, call_id=call, include_over=every, newest=limit + 1
+            )
+        if len(rows) > limit:
+            rows = rows[-limit:]
+            typer.echo(f"There are more than {limit:,} legs: these are the newest. Use --limit", err=True)
         title = "Calls" if position is None else f"Calls as of position {position}"
         show.print_list(
             rows,

@@ -218,7 +218,8 @@ def kind_of_destination(destination: str | None, arrival: Turn | None, *, carrie
 class Reasons:
     """How a reason is found in userData: under the first of `keys` that is there, and called by `names`.
 
-    Two spellings that differ in case or spaces only are one entry of `names`.
+    Two spellings that differ in case or spaces only are one entry of `names`. Where there are no names, each
+    reason has its own, and none is missing.
     """
 
     def __init__(self, keys: Sequence[str], names: Mapping[str, str]) -> None:
@@ -233,7 +234,7 @@ class Reasons:
             "reason": name or (trimmed(raw) if raw is not None else UNKNOWN) or UNKNOWN,
             "reason_raw": raw,
             "reason_source": source,
-            "is_reason_mapped": name is not None,
+            "is_reason_mapped": name is not None or (raw is not None and not self._names),
         }
 
 

@@ -89,13 +89,17 @@ class Queries:
         call_id: str | None = None,
         agent: str | None = None,
         include_over: bool = False,
+        newest: int | None = None,
     ) -> list[dict[str, Any]]:
         """Legs as they were at position `as_of` (None: now), of one call, of one agent, or all.
 
         Legs that are over are left out unless `include_over` or a call is named. The whole call resource
-        that a leg rests on is the event at its `from_position`.
+        that a leg rests on is the event at its `from_position`. `newest`: only so many, those of which
+        something was told last.
         """
         statement, arguments = legs_query(as_of, call_id, agent, include_over=include_over)
+        if newest is not None:
+            statement = f"SELECT * FROM ({statement}) AS legs ORDER BY from_position DESC LIMIT {newest:d}"  # noqa: S608 a number
         return sorted(await self._rows(statement, *arguments), key=lambda row: row["from_position"])
 
     async def positions_of(self, call_id: str) -> list[int]:

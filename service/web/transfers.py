@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from service.analytics import TransferFilter, reasons_known
 from service.api.exports import MEDIA_TYPES, ExportRequest, exported
 from service.api.filters import Filter
+from service.api.moments import resolve
 from service.api.services import Services
 from service.audit.transfers import Sort, list_statement, list_transfers, transfer_trail
 from service.errors import BadInput, NotFound
@@ -63,15 +64,25 @@ def transfer_pages(services: Services, frame: Frame) -> APIRouter:
 
     @router.get("/transfers/{transfer_id}")
     async def transfer(request: Request, transfer_id: str) -> Response:
-        trail = await transfer_trail(services.database, services.queries, services.log, read_id(transfer_id))
+        as_of = asked(request, "as_of")
+        position = await resolve(services.log, as_of)
+        trail = await transfer_trail(
+            services.database, services.queries, services.log, read_id(transfer_id), position
+        )
         ways = [
-            curl(request, f"/v1/transfers/{transfer_id}"),
+            curl(request, f"/v1/transfers/{transfer_id}", [("as_of", as_of)]),
             sql(list_statement(TransferFilter(call_id=trail.transfer["call_id"]), sort="time")),
         ]
         return frame.page(
             request,
             "transfer.html",
-            {"trail": trail, "transfer": trail.transfer, "ways": ways, "live": True},
+            {
+                "trail": trail,
+                "transfer": trail.transfer,
+                "as_of": as_of,
+                "ways": ways,
+                "live": as_of is None,
+            },
         )
 
     return router

@@ -85,6 +85,7 @@ async def paths(site: Site) -> dict[str, str]:
         "call": f"/calls/{one['call_id']}",
         "transfers": "/transfers",
         "transfer": f"/transfers/{one['transfer_id']}",
+        "transfer, then": f"/transfers/{one['transfer_id']}?as_of={one['position_known']}",
         "reasons": "/reasons",
         "trust": "/trust",
     }
@@ -247,6 +248,7 @@ async def test_pictures(site: Site, browser: Browser, request: pytest.FixtureReq
         pytest.skip("pictures are made with --screenshots DIR")
     pictured = await paths(site)
     pictured["call"] += "?step=8"
+    del pictured["transfer, then"]
     for name, path in pictured.items():
         for scheme in ("light", "dark"):
             for size, viewport in (("", TALL), ("-phone", NARROW)):

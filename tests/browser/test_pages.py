@@ -94,6 +94,25 @@ async def test_every_link_leads_somewhere(site: Site) -> None:
     assert {"/calls", "/transfers", "/reasons", "/trust", "/openapi.json", "/tlog/checkpoint"} <= known
 
 
+async def test_a_transfer_is_shown_as_it_was_known(site: Site) -> None:
+    async with site.http.get(site.url + "/v1/transfers?limit=1000&commanded=true") as response:
+        listed = (await response.json())["transfers"]
+    transfer = next(one for one in listed if one["outcome"] == "confirmed")
+    path = f"/transfers/{transfer['transfer_id']}"
+    now, _ = await get(site, path)
+    assert "Back to now" not in now
+    links = re.findall(rf'href="({path}\?as_of=\d+)">known then', now)
+    assert len(links) == len({*transfer["evidence"], *(step["position"] for step in transfer["steps"])})
+    then, _ = await get(site, links[0])
+    assert ">requested<" in then.lower()
+    assert ">confirmed<" not in then.lower()
+    assert f'href="{path}">Back to now' in then
+    assert f"/v1{path}?as_of={transfer['first_position']}" in html.unescape(then), "curl"
+    last, _ = await get(site, links[-1])
+    assert ">confirmed<" in last.lower()
+    await get(site, f"{path}?as_of={transfer['first_position'] - 1}", 404)
+
+
 async def test_a_state_has_one_url(site: Site) -> None:
     _, headers = await get(site, "/transfers?agent=&reason=Billing&until=&data=Segment%3DPrivate", 303)
     assert headers["location"] == "/transfers?reason=Billing&data=Segment%3DPrivate"

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -27,7 +28,7 @@ from service.audit.selection import Wanted
 from service.audit.verify import verify_bundle
 from service.errors import BadInput, TlogError
 from service.events import TransferRequested, encode, transfer_stream
-from service.log import EventLog, NewEvent, Producer
+from service.log import EventLog, NewEvent, Producer, rfc3339
 from service.log.checkpoints import Checkpoints, LogKeys, load_keys
 from service.postgres import Database
 from service.projections import Engine, Queries, catalogue
@@ -264,6 +265,23 @@ async def test_any_filter_of_the_list_chooses_what_is_exported(site: Site, tmp_p
     assert 0 < made.transfers == len(rows)
     [event] = await site.log.at([made.position])
     assert json.loads(event.payload)["asked"] == "data TransferReason=Sales, commanded true"
+
+
+async def test_a_range_of_time_means_the_time_that_the_rows_give(site: Site, tmp_path: Path) -> None:
+    """GWS's clock and ours differ; what is asked for by the one is told by the same."""
+    told = await site.log.database.pool.fetch(
+        "SELECT transfer_id, requested_at, recorded_at FROM analytics.fact_transfer ORDER BY requested_at"
+    )
+    assert any(abs(row["requested_at"] - row["recorded_at"]) > timedelta(seconds=1) for row in told)
+    since, until = told[2]["requested_at"], told[-2]["requested_at"]
+    wanted = Wanted(TransferFilter(since=since, until=until))
+    await site.exporter.export(wanted, "jsonl", by="Ada", target=tmp_path / "t.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert {(row["transfer_id"], row["requested_at"], row["recorded_at"]) for row in rows} == {
+        (str(row["transfer_id"]), rfc3339(row["requested_at"]), rfc3339(row["recorded_at"]))
+        for row in told
+        if since <= row["requested_at"] < until
+    }
 
 
 async def test_an_empty_selection_makes_a_bundle_that_says_so(site: Site) -> None:

@@ -152,6 +152,22 @@ def test_every_list_comes_as_table_json_and_csv(some_calls: str, form: str) -> N
             assert len({len(row) for row in rows}) <= 1, words
 
 
+def test_of_many_legs_the_newest_are_shown_and_the_rest_is_mentioned(some_calls: str) -> None:
+    def listed(words: str) -> tuple[list[int], str]:
+        result = RUNNER.invoke(cli.app, words.split())
+        calls = json.loads(result.stdout)["calls"]
+        return sorted(leg["from_position"] for call in calls for leg in call["legs"]), result.stderr
+
+    every, told = listed("calls --all --json")
+    assert len(every) > 3
+    assert told == ""
+    assert listed(f"calls --all --json --limit {len(every)}") == (every, "")
+    newest, told = listed("calls --all --json --limit 3")
+    assert newest == every[-3:]
+    assert "more than 3 legs" in told
+    assert "--limit" in told
+
+
 def test_exit_statuses(some_calls: str) -> None:
     assert {words: status(words) for _, words in ANSWERS} == {words: code for code, words in ANSWERS}
 

@@ -161,6 +161,12 @@ def test_reasons_are_found_under_several_keys_and_called_by_the_sites_names() ->
         )
 
 
+def test_without_names_of_the_sites_no_reason_lacks_one() -> None:
+    reasons = Reasons(("TransferReason",), {})
+    assert reasons.columns({"TransferReason": "a  b"})["is_reason_mapped"]
+    assert not reasons.columns({})["is_reason_mapped"]
+
+
 def test_hours_are_the_sites() -> None:
     settings = Settings(time_zone="America/New_York")
     midnight = datetime(2026, 11, 24, 2, 30, tzinfo=UTC)
